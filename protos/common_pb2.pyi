@@ -659,6 +659,8 @@ class LatencyRound(_message.Message):
     PATHS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     OPERATORS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    PROBE_NS_FIELD_NUMBER: _builtins.int
     round_index: _builtins.int
     started_ns: _builtins.int
     ended_ns: _builtins.int
@@ -670,6 +672,18 @@ class LatencyRound(_message.Message):
     def networks(self) -> Global___NetworkTimings: ...
     @_builtins.property
     def operators(self) -> Global___OperatorTimings: ...
+    @_builtins.property
+    def order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """A short fixed computation (the probe) runs before every execution and after the last: it tells how fast the machine was
+        at that moment. An execution is one path, network or operator with all its calls; `order` counts through paths, then
+        networks, then operators, and says in which order they ran.
+        (executions)
+        """
+
+    @_builtins.property
+    def probe_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """(executions + 1)"""
+
     def __init__(
         self,
         *,
@@ -681,10 +695,12 @@ class LatencyRound(_message.Message):
         paths: Global___PathTimings | None = ...,
         networks: Global___NetworkTimings | None = ...,
         operators: Global___OperatorTimings | None = ...,
+        order: _abc.Iterable[_builtins.int] | None = ...,
+        probe_ns: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_paths", b"_paths", "networks", b"networks", "operators", b"operators", "paths", b"paths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_paths", b"_paths", "ended_ns", b"ended_ns", "networks", b"networks", "operators", b"operators", "paths", b"paths", "round_index", b"round_index", "started_ns", b"started_ns", "sweep_bytes", b"sweep_bytes", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_paths", b"_paths", "ended_ns", b"ended_ns", "networks", b"networks", "operators", b"operators", "order", b"order", "paths", b"paths", "probe_ns", b"probe_ns", "round_index", b"round_index", "started_ns", b"started_ns", "sweep_bytes", b"sweep_bytes", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__networks: _TypeAlias = _typing.Literal["networks"]  # noqa: Y015
     _WhichOneofArgType__networks: _TypeAlias = _typing.Literal["_networks", b"_networks"]  # noqa: Y015

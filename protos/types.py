@@ -98,7 +98,9 @@ class BlockSpec:
             _check(same, "a skip cannot change the channels or the resolution")
         hidden = self.in_channels * self.expansion
         divides = all(c % self.groups == 0 for c in (self.in_channels, self.out_channels, hidden))
-        _check(divides, f"groups is {self.groups}; it must divide the channels {self.in_channels} and {self.out_channels}")
+        _check(
+            divides, f"groups is {self.groups}; it must divide the channels {self.in_channels} and {self.out_channels}"
+        )
 
     @property
     def output_height(self) -> int:
@@ -180,13 +182,13 @@ class SearchSpace:
         )
         return spec.out_channels, spec.output_height, spec.output_width
 
-    def _check_layer(
-        self, index: int, layer: Layer, shape: tuple[int, int, int] | None
-    ) -> tuple[int, int, int]:
+    def _check_layer(self, index: int, layer: Layer, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
         specs = [cell.spec for cell in layer.cells if cell.spec is not None]
         _check(bool(specs), f"space {self.name}, layer {index}: no candidate is allowed")
         outputs = {self._chain(f"layer {index}", spec, shape) for spec in specs}
-        _check(len(outputs) == 1, f"space {self.name}, layer {index}: candidates give different shapes: {sorted(outputs)}")
+        _check(
+            len(outputs) == 1, f"space {self.name}, layer {index}: candidates give different shapes: {sorted(outputs)}"
+        )
         return outputs.pop()
 
     @property
@@ -296,7 +298,9 @@ class MeasurementPlan:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, (int, float)):
-                _check(math.isfinite(value) and value >= 0, f"{item.name} is {value}; it must be finite and not negative")
+                _check(
+                    math.isfinite(value) and value >= 0, f"{item.name} is {value}; it must be finite and not negative"
+                )
 
 
 @dataclass(frozen=True)
@@ -463,6 +467,13 @@ class OperatorTimings:
 
 @dataclass(frozen=True)
 class LatencyRound:
+    """Everything that was timed in one round, shuffled together.
+
+    An execution is one path, network or operator with all its calls; `order` (executions) counts through paths, then networks,
+    then operators. `probe_ns` (executions + 1) times a short fixed computation before each and after the last: how fast the
+    machine was at that moment.
+    """
+
     round_index: int
     started_ns: int
     ended_ns: int
@@ -471,9 +482,21 @@ class LatencyRound:
     paths: PathTimings | None = None
     networks: NetworkTimings | None = None
     operators: OperatorTimings | None = None
+    order: tuple[int, ...] = ()
+    probe_ns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.ended_ns > self.started_ns, "a latency round ends before it starts")
+        executions = (
+            (len(self.paths.total_ns) // self.paths.calls if self.paths else 0)
+            + (len(self.networks.network) if self.networks else 0)
+            + (len(self.operators.item) if self.operators else 0)
+        )
+        _check(
+            sorted(self.order) == list(range(executions)), "a latency round: order does not name every execution once"
+        )
+        _check(len(self.probe_ns) == executions + 1, "a latency round: probe_ns does not frame every execution")
+        _check_times("probe_ns", self.probe_ns)
 
 
 @dataclass(frozen=True)
@@ -508,8 +531,12 @@ class MeterSamples:
             _check(len(getattr(self, name)) == n, f"meter samples: {name} has not the length of t_ns ({n})")
         _check(len(self.temp_c) in (0, n), f"meter samples: temp_c has not the length of t_ns ({n})")
         for name in ("voltage_v", "current_a", "power_w"):
-            _check(all(map(math.isfinite, getattr(self, name))), f"meter samples: {name} holds a value that is not finite")
-        _check(all(a <= b for a, b in zip(self.t_ns, self.t_ns[1:], strict=False)), "meter samples: time runs backwards")
+            _check(
+                all(map(math.isfinite, getattr(self, name))), f"meter samples: {name} holds a value that is not finite"
+            )
+        _check(
+            all(a <= b for a, b in zip(self.t_ns, self.t_ns[1:], strict=False)), "meter samples: time runs backwards"
+        )
 
 
 @dataclass(frozen=True)
