@@ -6,7 +6,7 @@ import grpc
 
 
 class EdgelutError(Exception):
-    """A problem that a person can understand and act on: its text is a sentence that says what, where and what to do."""
+    """A problem that a person can understand and act on: its text says what is wrong, where, and what to do."""
 
 
 class BadInputError(EdgelutError):
@@ -60,6 +60,6 @@ def status_of(error: EdgelutError) -> grpc.StatusCode:
 
 def error_of(error: grpc.RpcError) -> EdgelutError:
     """The domain error of a failed call, with the message that it was raised with."""
-    code = error.code()  # type: ignore[attr-defined]
+    code = error.code()
     cls = next((cls for cls, status in _TABLE if status is code), EdgelutError)
-    return cls(error.details() or f"the call failed with status {code.name}")  # type: ignore[attr-defined]
+    return cls(error.details() or f"the call failed with status {code.name}")

@@ -1,7 +1,7 @@
 """The shared vocabulary, standard library only.
 
-Every class is frozen and validated at birth: a value that cannot be true raises `ValueError` with a sentence. Field names
-are those of the messages in ``protos/*.proto``. Sequences of numbers are tuples; units stand in the names.
+Every class is frozen and validated at birth: a value that cannot be true raises `ValueError` with a sentence. Field
+names are those of the messages in ``protos/*.proto``. Sequences of numbers are tuples; units stand in the names.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class BlockSpec:
     """The complete description of one operator; two equal specs are the same operator and are measured once.
 
     kind: "mbconv" is 1×1 expand → ReLU → depthwise k×k (stride) → ReLU → 1×1 project, with a channel shuffle after each
-    grouped 1×1 and a residual when stride is 1 and the channels match; "conv" is one k×k convolution with bias, padding k // 2
-    and `activation`; "pool_linear" is a global average pool and a linear layer; "skip" is nothing and costs nothing.
+    grouped 1×1 and a residual when stride is 1 and the channels match; "conv" is one k×k convolution with bias, padding
+    k // 2 and `activation`; "pool_linear" is a global average pool and a linear layer; "skip" is nothing and costs
+    nothing.
     """
 
     kind: str
@@ -469,9 +470,9 @@ class OperatorTimings:
 class LatencyRound:
     """Everything that was timed in one round, shuffled together.
 
-    An execution is one path, network or operator with all its calls; `order` (executions) counts through paths, then networks,
-    then operators. `probe_ns` (executions + 1) times a short fixed computation before each and after the last: how fast the
-    machine was at that moment.
+    An execution is one path, network or operator with all its calls; `order` (executions) counts through paths, then
+    networks, then operators. `probe_ns` (executions + 1) times a short fixed computation before each and after the
+    last: how fast the machine was at that moment.
     """
 
     round_index: int
