@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make setup` makes and every other target brings up to date.
+SHELL := /bin/bash
+BIN := .venv/bin
+ARGS ?=
+
+FIGURES := fidelity truth spread device-time overhead ingest
+BENCHES := $(addprefix bench-,$(FIGURES))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint protos bench bench-long clean $(BENCHES)
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@echo "  make bench-NAME   One figure alone: $(FIGURES)"
+
+setup: ## .venv with everything in it, torch as a CPU build; quick when it is already there
+	@scripts/setup
+
+demo: setup ## Profile this machine with an emulated meter into demo/ (at most 3 minutes)
+	@$(BIN)/python scripts/demo.py
+
+test: setup ## All tests (ARGS="-k name -x" goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff, mypy (strict) and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_imports.py
+
+protos: setup ## Regenerate the modules of protos/*.proto
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*.proto
+
+bench: setup ## The figures of the README, those that take under ten minutes
+	$(BIN)/python -m benchmarks
+
+bench-long: setup ## The figures that take longer
+	$(BIN)/python -m benchmarks --long
+
+$(BENCHES): bench-%: setup
+	$(BIN)/python -m benchmarks $*
+
+clean: ## Remove what was made here: .venv, demo/, caches, generated figures
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
