@@ -1,0 +1,156 @@
+"""Latency evidence → a latency per operator with its uncertainty, and the latency of every whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lut_store.estimate.common_mode import CommonMode, common_mode
+from lut_store.estimate.executions import NETWORK, OPERATOR, Array, Executions, IntArray, flatten
+from protos.types import LatencyRound, RunSpec
+
+Z95 = 1.959964
+RESAMPLES = 200
+FLOOR_SHARE = 5e-4  # of a network's latency: no operator needs to be known better than this
+LEAST_BLOCKS = 4  # below this there is no bootstrap and no standard error
+MEDIAN_SE = 1.2533  # standard error of a median over that of a mean, for normal noise
+
+
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """I items and M networks, in the order of the run's specification; NaN where nothing was measured.
+
+    item_s, network_s: median latency in seconds with the machine's common mode taken out; *_se_s: standard errors, by
+    block bootstrap for items; *_n: executions behind them; network_half_s (2, M): the same networks from odd and from
+    even executions; disturbed_share: executions left out; spread: interquartile range of what is left of one
+    execution, relative.
+    """
+
+    item_s: Array
+    item_se_s: Array
+    item_n: IntArray
+    network_s: Array
+    network_se_s: Array
+    network_n: IntArray
+    network_half_s: Array
+    disturbed_share: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class LatencyLook:
+    """How far a run's latency evidence has come: per item n and relative 95 % half-width (NaN when unknown)."""
+
+    n: IntArray
+    rel_halfwidth: Array
+    device_s: float
+
+
+def estimate_latency(
+    spec: RunSpec, streams: Sequence[Sequence[LatencyRound]], seed: int = 0, resamples: int = RESAMPLES
+) -> LatencyEstimate:
+    """Estimate from the clean rounds of each stream (one device, its tasks in order). The same evidence gives the same
+    numbers."""
+    ex = flatten(spec, streams)
+    machine = common_mode(ex)
+    se_log, n_items = _item_errors(ex, machine, seed, resamples)
+    item_s = np.exp(machine.item_log_s)
+    network_s = np.exp(machine.network_log_s)
+    half_s, network_se_s, network_n = _networks(ex, machine)
+    kept = machine.residual[machine.kept]
+    spread = float(np.subtract(*np.nanquantile(kept, [0.75, 0.25]))) if len(kept) else float("nan")
+    return LatencyEstimate(
+        item_s=item_s,
+        item_se_s=item_s * se_log,
+        item_n=n_items,
+        network_s=network_s,
+        network_se_s=network_s * network_se_s,
+        network_n=network_n,
+        network_half_s=half_s,
+        disturbed_share=float(1 - machine.kept.mean()) if len(machine.kept) else 0.0,
+        spread=spread,
+    )
+
+
+def look(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]]) -> LatencyLook:
+    """Is the estimate tight enough? Half-widths below the floor for tiny operators count as that floor."""
+    estimate = estimate_latency(spec, streams, resamples=RESAMPLES // 2)
+    halfwidth_s = Z95 * estimate.item_se_s
+    floor_s = FLOOR_SHARE * _typical_network_s(spec, estimate)
+    relative = np.where(halfwidth_s <= floor_s, 0.0, halfwidth_s / estimate.item_s)
+    return LatencyLook(estimate.item_n, relative, device_seconds(streams))
+
+
+def device_seconds(streams: Sequence[Sequence[LatencyRound]]) -> float:
+    """Device time that the rounds took."""
+    return sum(r.ended_ns - r.started_ns for rounds in streams for r in rounds) * 1e-9
+
+
+def _typical_network_s(spec: RunSpec, estimate: LatencyEstimate) -> float:
+    measured = estimate.network_s[np.isfinite(estimate.network_s)]
+    if len(measured):
+        return float(np.median(measured))
+    return float(np.nanmean(estimate.item_s)) * len(spec.space.layers)
+
+
+def _item_errors(ex: Executions, machine: CommonMode, seed: int, resamples: int) -> tuple[Array, IntArray]:
+    """(items,) standard error of the log latency, by bootstrap over blocks of executions; (items,) executions behind
+    it."""
+    if len(ex.timed_item):
+        execution, item = ex.path_execution[ex.timed_path], ex.timed_item
+        value = ex.timed_log_s - machine.offset[execution]
+    else:
+        execution = np.flatnonzero(ex.kind == OPERATOR)
+        item, value = ex.index[execution], ex.log_total[execution] - machine.offset[execution]
+    kept = machine.kept[execution]
+    execution, item, value = execution[kept], item[kept], value[kept]
+    blocks = np.unique(ex.block[machine.kept], return_inverse=True)[1]
+    block_of = np.zeros(len(ex.kind), np.int64)
+    block_of[machine.kept] = blocks
+    count = int(blocks.max()) + 1 if len(blocks) else 0
+    n = np.bincount(item, minlength=ex.items)
+    error = np.full(ex.items, np.nan)
+    if count < LEAST_BLOCKS:
+        return error, n
+    rng = np.random.default_rng(seed)
+    weight = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)  # (resamples, blocks)
+    order = np.lexsort((value, item))
+    value, item, block = value[order], item[order], block_of[execution[order]]
+    bounds = np.searchsorted(item, np.arange(ex.items + 1))
+    for number in range(ex.items):
+        own = slice(bounds[number], bounds[number + 1])
+        if bounds[number + 1] - bounds[number] >= LEAST_BLOCKS:
+            error[number] = np.nanstd(_weighted_medians(value[own], weight[:, block[own]]))
+    return error, n
+
+
+def _weighted_medians(ordered: Array, weight: Array) -> Array:
+    """(resamples,) medians of ordered (n,) under weight (resamples, n); NaN where a resample drew none of them."""
+    cumulative = np.cumsum(weight, axis=1)
+    half = cumulative[:, -1:] / 2
+    low = np.argmax(cumulative >= half, axis=1)
+    high = np.argmax(cumulative > half, axis=1)
+    medians = (ordered[low] + ordered[high]) / 2
+    result: Array = np.where(cumulative[:, -1] > 0, medians, np.nan)
+    return result
+
+
+def _networks(ex: Executions, machine: CommonMode) -> tuple[Array, Array, IntArray]:
+    """(2, networks) seconds from odd and even executions, (networks,) relative standard error, (networks,)
+    executions."""
+    half_s = np.full((2, ex.networks), np.nan)
+    error = np.full(ex.networks, np.nan)
+    chosen = (ex.kind == NETWORK) & machine.kept
+    index, value = ex.index[chosen], (ex.log_total - machine.offset)[chosen]
+    for number in range(ex.networks):
+        own = value[index == number]
+        if len(own) < 2:
+            continue
+        half_s[:, number] = [np.exp(np.median(own[start::2])) for start in (0, 1)]
+        spread = 1.4826 * np.median(np.abs(own - np.median(own)))
+        error[number] = MEDIAN_SE * spread / np.sqrt(len(own))
+    n: NDArray[np.int64] = np.bincount(index, minlength=ex.networks)
+    return half_s, error, n
