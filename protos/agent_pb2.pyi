@@ -254,7 +254,9 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
-    """The right to do one task, renewed by every AgentStatus that names it. A measurement with an older fence is refused."""
+    """The right to do one task, renewed by every AgentStatus that names it. A measurement with an older fence is refused. A task
+    that the Hello of a new session does not name as held has been given up, and goes to another device.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -295,21 +297,27 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class Acknowledge(_message.Message):
-    """Durable: the agent may delete these."""
+    """Durable: the agent may delete these. A TaskEnded that is not acknowledged is sent again in the next session; a repeat is
+    harmless.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEASUREMENT_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_TASK_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def measurement_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ended_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         measurement_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ended_task_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurement_ids", b"measurement_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_task_ids", b"ended_task_ids", "measurement_ids", b"measurement_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -661,6 +661,7 @@ class LatencyRound(_message.Message):
     OPERATORS_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     PROBE_NS_FIELD_NUMBER: _builtins.int
+    OTHER_CONTEXT_FIELD_NUMBER: _builtins.int
     round_index: _builtins.int
     started_ns: _builtins.int
     ended_ns: _builtins.int
@@ -684,6 +685,10 @@ class LatencyRound(_message.Message):
     def probe_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """(executions + 1)"""
 
+    @_builtins.property
+    def other_context(self) -> Global___NetworkTimings:
+        """In some rounds, after everything else: the validation networks in the context that the plan did not choose."""
+
     def __init__(
         self,
         *,
@@ -697,21 +702,26 @@ class LatencyRound(_message.Message):
         operators: Global___OperatorTimings | None = ...,
         order: _abc.Iterable[_builtins.int] | None = ...,
         probe_ns: _abc.Iterable[_builtins.int] | None = ...,
+        other_context: Global___NetworkTimings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_paths", b"_paths", "networks", b"networks", "operators", b"operators", "paths", b"paths"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_other_context", b"_other_context", "_paths", b"_paths", "networks", b"networks", "operators", b"operators", "other_context", b"other_context", "paths", b"paths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_paths", b"_paths", "ended_ns", b"ended_ns", "networks", b"networks", "operators", b"operators", "order", b"order", "paths", b"paths", "probe_ns", b"probe_ns", "round_index", b"round_index", "started_ns", b"started_ns", "sweep_bytes", b"sweep_bytes", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_networks", b"_networks", "_operators", b"_operators", "_other_context", b"_other_context", "_paths", b"_paths", "ended_ns", b"ended_ns", "networks", b"networks", "operators", b"operators", "order", b"order", "other_context", b"other_context", "paths", b"paths", "probe_ns", b"probe_ns", "round_index", b"round_index", "started_ns", b"started_ns", "sweep_bytes", b"sweep_bytes", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__networks: _TypeAlias = _typing.Literal["networks"]  # noqa: Y015
     _WhichOneofArgType__networks: _TypeAlias = _typing.Literal["_networks", b"_networks"]  # noqa: Y015
     _WhichOneofReturnType__operators: _TypeAlias = _typing.Literal["operators"]  # noqa: Y015
     _WhichOneofArgType__operators: _TypeAlias = _typing.Literal["_operators", b"_operators"]  # noqa: Y015
+    _WhichOneofReturnType__other_context: _TypeAlias = _typing.Literal["other_context"]  # noqa: Y015
+    _WhichOneofArgType__other_context: _TypeAlias = _typing.Literal["_other_context", b"_other_context"]  # noqa: Y015
     _WhichOneofReturnType__paths: _TypeAlias = _typing.Literal["paths"]  # noqa: Y015
     _WhichOneofArgType__paths: _TypeAlias = _typing.Literal["_paths", b"_paths"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__networks) -> _WhichOneofReturnType__networks | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__operators) -> _WhichOneofReturnType__operators | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__other_context) -> _WhichOneofReturnType__other_context | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__paths) -> _WhichOneofReturnType__paths | None: ...
 

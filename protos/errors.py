@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 import grpc
 
 
@@ -39,6 +42,15 @@ class UnavailableError(EdgelutError):
 
 class IncompatibleError(EdgelutError):
     """The two ends are of versions that do not understand each other."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> BadInputError:
+    """The error for a name that is not among `known`: it says what there is and which one was probably meant."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    there_is = f"there is {', '.join(names)}" if names else "there is none"
+    return BadInputError(f"unknown {what} {name!r}: {there_is}{guess}")
 
 
 _TABLE: tuple[tuple[type[EdgelutError], grpc.StatusCode], ...] = (

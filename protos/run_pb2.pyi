@@ -168,7 +168,7 @@ class Run(_message.Message):
     """TYPE/SPACE@VERSION"""
     @_builtins.property
     def spec(self) -> _common_pb2.RunSpec:
-        """without items and networks in lists"""
+        """absent from ListRuns' items and networks, and from all but the first message of WatchRun"""
 
     @_builtins.property
     def operators(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorProgress]: ...

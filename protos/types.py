@@ -485,6 +485,7 @@ class LatencyRound:
     operators: OperatorTimings | None = None
     order: tuple[int, ...] = ()
     probe_ns: tuple[int, ...] = ()
+    other_context: NetworkTimings | None = None  # in some rounds: the validation networks in the context not chosen
 
     def __post_init__(self) -> None:
         _check(self.ended_ns > self.started_ns, "a latency round ends before it starts")
