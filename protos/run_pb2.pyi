@@ -168,7 +168,7 @@ class Run(_message.Message):
     """TYPE/SPACE@VERSION"""
     @_builtins.property
     def spec(self) -> _common_pb2.RunSpec:
-        """absent from ListRuns' items and networks, and from all but the first message of WatchRun"""
+        """ListRuns leaves out its items and networks; WatchRun sends it in the first message only"""
 
     @_builtins.property
     def operators(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorProgress]: ...
