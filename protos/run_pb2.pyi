@@ -147,6 +147,7 @@ class Run(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     LUT_DIGEST_FIELD_NUMBER: _builtins.int
     LUT_REFERENCE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _builtins.str
     """"queued" | "latency" | "energy" | "building" | "done" | "failed" | "cancelled" """
@@ -166,6 +167,8 @@ class Run(_message.Message):
     """of "done" """
     lut_reference: _builtins.str
     """TYPE/SPACE@VERSION"""
+    report: _builtins.str
+    """of "done" with purpose "validate": prediction against measurement, as JSON; not in ListRuns"""
     @_builtins.property
     def spec(self) -> _common_pb2.RunSpec:
         """ListRuns leaves out its items and networks; WatchRun sends it in the first message only"""
@@ -192,10 +195,11 @@ class Run(_message.Message):
         devices: _abc.Iterable[Global___DeviceActivity] | None = ...,
         lut_digest: _builtins.str = ...,
         lut_reference: _builtins.str = ...,
+        report: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_s", b"_eta_s", "_rel_halfwidth", b"_rel_halfwidth", "eta_s", b"eta_s", "rel_halfwidth", b"rel_halfwidth", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_s", b"_eta_s", "_rel_halfwidth", b"_rel_halfwidth", "created_wall_s", b"created_wall_s", "devices", b"devices", "energy_device_s", b"energy_device_s", "eta_s", b"eta_s", "latency_device_s", b"latency_device_s", "lut_digest", b"lut_digest", "lut_reference", b"lut_reference", "operators", b"operators", "reason", b"reason", "rel_halfwidth", b"rel_halfwidth", "rounds", b"rounds", "rounds_flagged", b"rounds_flagged", "run_id", b"run_id", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_s", b"_eta_s", "_rel_halfwidth", b"_rel_halfwidth", "created_wall_s", b"created_wall_s", "devices", b"devices", "energy_device_s", b"energy_device_s", "eta_s", b"eta_s", "latency_device_s", b"latency_device_s", "lut_digest", b"lut_digest", "lut_reference", b"lut_reference", "operators", b"operators", "reason", b"reason", "rel_halfwidth", b"rel_halfwidth", "report", b"report", "rounds", b"rounds", "rounds_flagged", b"rounds_flagged", "run_id", b"run_id", "spec", b"spec", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_s: _TypeAlias = _typing.Literal["eta_s"]  # noqa: Y015
     _WhichOneofArgType__eta_s: _TypeAlias = _typing.Literal["_eta_s", b"_eta_s"]  # noqa: Y015

@@ -636,6 +636,7 @@ class Run:
     devices: tuple[DeviceActivity, ...] = ()
     lut_digest: str = ""
     lut_reference: str = ""
+    report: str = ""  # of "done" with purpose "validate": prediction against measurement, as JSON
 
 
 @dataclass(frozen=True)
