@@ -289,6 +289,8 @@ class MeasurementPlan:
     network_window_s: float = 6.0
     network_share: float = 0.15
     segment_s: float = 300.0
+    isolated_every: int = 0  # method "paths": every n-th round also runs hot loops, to show their error; 0: never
+    other_context_every: int = 0  # every n-th round also times the validation networks in the other context; 0: never
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
