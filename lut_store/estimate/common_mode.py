@@ -29,7 +29,8 @@ class CommonMode:
 
     offset: Array
     kept: NDArray[np.bool_]
-    item_log_s: Array  # (items,) median over the kept blocks or hot loops, offset taken out; NaN when never seen
+    item_log_s: Array  # (items,) median over the kept blocks of paths, offset taken out; NaN when never seen
+    hot_log_s: Array  # (items,) the same over hot loops
     network_log_s: Array  # (networks,)
     residual: Array  # (N,) what is left of each execution
 
@@ -38,41 +39,39 @@ def common_mode(ex: Executions) -> CommonMode:
     """Alternate between the level of every subject and the common mode of the moments, four times."""
     n = len(ex.kind)
     offset, kept = np.zeros(n), np.ones(n, bool)
-    items, networks, level = _levels(ex, offset, kept)
+    items, hot, networks, level = _levels(ex, offset, kept)
     if n >= LEAST_EXECUTIONS:
         for _ in range(ITERATIONS):
             deviation = ex.log_total - level
             for kind in (PATH, NETWORK, OPERATOR):
                 of_kind = ex.kind == kind
-                if of_kind.any():
+                if (of_kind & kept).any():
                     deviation[of_kind] -= np.nanmedian((deviation - offset)[of_kind & kept])
             deviation = np.nan_to_num(deviation)
             board = _board_levels(ex, deviation, kept)
             moment, kept = _centre(_smooth(ex, deviation - board))
             offset = board + moment
-            items, networks, level = _levels(ex, offset, kept)
-    return CommonMode(offset, kept, items, networks, ex.log_total - level - offset)
+            items, hot, networks, level = _levels(ex, offset, kept)
+    return CommonMode(offset, kept, items, hot, networks, ex.log_total - level - offset)
 
 
-def _levels(ex: Executions, offset: Array, kept: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
-    """(items,) and (networks,) log seconds, and (N,) the level of each execution's subject."""
+def _levels(ex: Executions, offset: Array, kept: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+    """Log seconds: (items,) from paths, (items,) from hot loops, (networks,), and (N,) of each execution's subject."""
     of_path = ex.path_execution[ex.timed_path]
     corrected = ex.timed_log_s - offset[of_path]
     items = group_medians(corrected, ex.timed_item, ex.items, kept[of_path])
     total = ex.log_total - offset
     level = np.full(len(ex.kind), np.nan)
     of_kind = ex.kind == OPERATOR
-    if of_kind.any():
-        hot = group_medians(total[of_kind], ex.index[of_kind], ex.items, kept[of_kind])
-        level[of_kind] = hot[ex.index[of_kind]]
-        items = np.where(np.isfinite(items), items, hot)
+    hot = group_medians(total[of_kind], ex.index[of_kind], ex.items, kept[of_kind])
+    level[of_kind] = hot[ex.index[of_kind]]
     of_kind = ex.kind == NETWORK
     networks = group_medians(total[of_kind], ex.index[of_kind], ex.networks, kept[of_kind])
     level[of_kind] = networks[ex.index[of_kind]]
     if len(ex.path_execution):
         seconds = np.bincount(ex.timed_path, weights=np.exp(items[ex.timed_item]), minlength=len(ex.path_execution))
         level[ex.path_execution] = np.log(seconds)
-    return items, networks, level
+    return items, hot, networks, level
 
 
 def group_medians(values: Array, group: IntArray, groups: int, use: NDArray[np.bool_]) -> Array:
@@ -125,7 +124,7 @@ def _stream_medians(ex: Executions) -> Array:
 
 def huber_regression(design: Array, target: Array, threshold: float = 1.0, iterations: int = 20) -> Array:
     """Least squares with Huber weights at `threshold` robust standard deviations; (features,) coefficients."""
-    weight = np.ones(len(target))
+    weight: Array = np.ones(len(target))
     coefficients = np.zeros(design.shape[1])
     for _ in range(iterations):
         weighted = design * weight[:, None]

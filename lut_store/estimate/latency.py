@@ -32,6 +32,7 @@ class LatencyEstimate:
     item_s: Array
     item_se_s: Array
     item_n: IntArray
+    hot_item_s: Array
     network_s: Array
     network_se_s: Array
     network_n: IntArray
@@ -57,7 +58,8 @@ def estimate_latency(
     ex = flatten(spec, streams)
     machine = common_mode(ex)
     se_log, n_items = _item_errors(ex, machine, seed, resamples)
-    item_s = np.exp(machine.item_log_s)
+    hot_item_s = np.exp(machine.hot_log_s)
+    item_s = np.exp(machine.item_log_s) if len(ex.timed_item) else hot_item_s
     network_s = np.exp(machine.network_log_s)
     half_s, network_se_s, network_n = _networks(ex, machine)
     kept = machine.residual[machine.kept]
@@ -66,6 +68,7 @@ def estimate_latency(
         item_s=item_s,
         item_se_s=item_s * se_log,
         item_n=n_items,
+        hot_item_s=hot_item_s,
         network_s=network_s,
         network_se_s=network_s * network_se_s,
         network_n=network_n,
