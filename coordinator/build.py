@@ -19,6 +19,7 @@ from lut_store.metric import Metric
 from lut_store.store import Store, StoredMeasurement
 from protos.errors import BadInputError
 from protos.types import (
+    CONTEXTS,
     CellRef,
     Configuration,
     Device,
@@ -125,8 +126,11 @@ class _Tables:
         self.item_j = latency.item_s * power.item_power_w
         self.item_se_j = np.hypot(latency.item_se_s * power.item_power_w, latency.item_s * power.item_se_w)
         self.network_j = latency.network_s * power.network_power_w
-        self.network_se_j = np.hypot(latency.network_se_s * power.network_power_w, latency.network_s * power.network_se_w)
-        # The latency's correction is the energy's too; what is left is how the power of a network differs from its blocks'.
+        self.network_se_j = np.hypot(
+            latency.network_se_s * power.network_power_w, latency.network_s * power.network_se_w
+        )
+        # The latency's correction is the energy's too; what is left is how the power of a network differs from its
+        # blocks'.
         corrected_j = self.latency_correction.corrected * power.item_power_w
         self.energy_correction = fit_correction(
             corrected_j, self.count[fit], kind, self.network_j[fit], (self.network_se_j / self.network_j)[fit]
@@ -166,11 +170,17 @@ class _Tables:
         held_out = self.role == "validation"
         record: dict[str, Any] = {
             "latency": self._errors(
-                held_out, self.latency.item_s, self.latency_correction, self.latency.network_s, self.latency.network_se_s
+                held_out,
+                self.latency.item_s,
+                self.latency_correction,
+                self.latency.network_s,
+                self.latency.network_se_s,
             )
         }
         repeat, floor = noise_floor(self.latency.network_half_s[:, held_out])
         record["latency"] |= {"repeat_mape": repeat, "noise_floor_mape": floor}
+        if self.spec.plan.method == "paths":
+            record["latency"] |= self._hot_loops(held_out)
         if self.power is not None:
             record["energy"] = self._errors(
                 held_out, self.item_j, self.energy_correction, self.network_j, self.network_se_j
@@ -180,6 +190,15 @@ class _Tables:
             known = relative[np.isfinite(relative)]
             floor = float(np.sqrt(2 / np.pi) * np.sqrt(np.mean(known**2))) if len(known) else None
             record["energy"] |= {"repeat_mape": None, "noise_floor_mape": floor}
+        other = errors(self.latency.other_context_s[held_out], self.latency.network_s[held_out])
+        if other.n:
+            ratio = np.nanmedian((self.latency.other_context_s / self.latency.network_s)[held_out])
+            record["contexts"] = {
+                "other": next(c for c in CONTEXTS if c != self.spec.plan.context),
+                "ratio": float(ratio),
+                "spearman": other.spearman,
+                "n": other.n,
+            }
         record["anchors"] = [
             {
                 "choices": list(network.choices),
@@ -190,6 +209,19 @@ class _Tables:
             if network.role == "anchor"
         ]
         return record
+
+    def _hot_loops(self, held_out: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """What a table of hot loops, the one that other tools publish, would have predicted for the same networks."""
+        hot_s, truth = self.latency.hot_item_s, self.latency.network_s
+        if not np.isfinite(hot_s).all():
+            return {}
+        total, fit = self.count @ hot_s, self.role == "fit"
+        known = fit & np.isfinite(truth)
+        factor = float(np.median(truth[known] / total[known])) if known.any() else float("nan")
+        return {
+            "isolated": errors(total[held_out], truth[held_out]).document(),
+            "isolated_with_factor": errors(factor * total[held_out], truth[held_out]).document(),
+        }
 
     def _errors(
         self, chosen: np.ndarray[Any, Any], cost: Array, correction: Correction, truth: Array, truth_se: Array
@@ -305,7 +337,8 @@ def _host_range(evidence: Evidence) -> dict[str, Any]:
 
 
 def validation_report(store: Store, run_id: str) -> dict[str, Any]:
-    """Compare the LUT that a validate run names with the networks that it measured, without and with the anchors' rescaling.
+    """Compare the LUT that a validate run names with the networks that it measured, without and with the anchors'
+    rescaling.
 
     The anchors were measured with the LUT and again now: the median of their ratios says how far the board has moved.
     """

@@ -37,6 +37,7 @@ class LatencyEstimate:
     network_se_s: Array
     network_n: IntArray
     network_half_s: Array
+    other_context_s: Array
     disturbed_share: float
     spread: float
 
@@ -73,9 +74,21 @@ def estimate_latency(
         network_se_s=network_s * network_se_s,
         network_n=network_n,
         network_half_s=half_s,
+        other_context_s=_other_context_s(spec, streams),
         disturbed_share=float(1 - machine.kept.mean()) if len(machine.kept) else 0.0,
         spread=spread,
     )
+
+
+def _other_context_s(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]]) -> Array:
+    """(networks,) median seconds of the calls in the other context; NaN where there were none."""
+    calls_ns: list[list[int]] = [[] for _ in spec.networks]
+    for round_ in (r for rounds in streams for r in rounds):
+        timings = round_.other_context
+        if timings is not None:
+            for row, network in enumerate(timings.network):
+                calls_ns[network] += timings.total_ns[row * timings.calls : (row + 1) * timings.calls]
+    return np.array([np.median(own) * 1e-9 if own else np.nan for own in calls_ns])
 
 
 def look(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]]) -> LatencyLook:
