@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from lut_store.estimate.energy import PowerEstimate, estimate_power
+from lut_store.store import Store, StoredMeasurement
 
 from lut_store.estimate.correction import Correction, counts, fit_correction, kinds_of
-from lut_store.estimate.energy import PowerEstimate, estimate_power
 from lut_store.estimate.executions import Array, slot_items
 from lut_store.estimate.latency import Z95, LatencyEstimate, device_seconds, estimate_latency
 from lut_store.estimate.validation import errors, noise_floor
 from lut_store.lut import Lut
 from lut_store.metric import Metric
-from lut_store.store import Store, StoredMeasurement
 from protos.errors import BadInputError
 from protos.types import (
     CONTEXTS,

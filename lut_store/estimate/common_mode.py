@@ -132,7 +132,7 @@ def huber_regression(design: Array, target: Array, threshold: float = 1.0, itera
         coefficients = np.linalg.solve(gram, weighted.T @ target)
         left = np.abs(target - design @ coefficients)
         scale = 1.4826 * float(np.median(left)) + 1e-12
-        weight = 1 / np.maximum(1, left / (threshold * scale))
+        np.divide(1, np.maximum(1, left / (threshold * scale)), out=weight)
     return coefficients
 
 
