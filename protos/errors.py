@@ -49,8 +49,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> BadInputError:
     names = list(known)
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    there_is = f"there is {', '.join(names)}" if names else "there is none"
-    return BadInputError(f"unknown {what} {name!r}: {there_is}{guess}")
+    return BadInputError(f"unknown {what} {name!r} (known: {', '.join(names) or 'none'}){guess}")
 
 
 _TABLE: tuple[tuple[type[EdgelutError], grpc.StatusCode], ...] = (

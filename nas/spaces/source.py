@@ -27,7 +27,7 @@ MAX_NODES = 100_000  # YAML aliases can make a short text endless
 
 @dataclass(frozen=True)
 class Node:
-    """A value of a file: a dict of nodes, a list of nodes, or a scalar; field says where it stands: ``stages[2].stride``.
+    """A value of a file: a dict of nodes, a list of nodes, or a scalar. field: its place, like ``stages[2].stride``.
 
     The readers below raise BadInputError, with file, line and field, when the value is not what they are asked for.
     """

@@ -19,7 +19,7 @@ _BARE = re.compile(r"[^,\]}#\n]*")
 
 
 def toml_lines(text: str) -> dict[Path, int]:
-    """Path → line, counted from 1: ``("stages", 2, "stride")`` → 14. `text` must be valid, its lines ended by ``\\n``."""
+    """Path → line, counted from 1: ``("stages", 2, "stride")`` → 14. `text` must be valid, with plain line feeds."""
     return _Scan(text).lines
 
 
