@@ -1,0 +1,113 @@
+"""What a LUT says about its own truth and origin, read from its JSON-able records (docs/architecture.md) into types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lut_store.lut import METRICS, Lut
+from lut_store.metric import Metric
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of predictions of whole networks; None where it could not be said."""
+
+    n: int
+    bias: float | None = None
+    mape: float | None = None
+    max: float | None = None
+    spearman: float | None = None
+
+
+@dataclass(frozen=True)
+class NetworkPoint:
+    """One measured network and its prediction, in seconds or joules; lo and hi are the 95 % interval."""
+
+    measured: float
+    measured_se: float | None
+    uncorrected: float | None
+    corrected: float
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """How well the sums of one metric predict networks that no correction was fitted to."""
+
+    uncorrected: Errors
+    corrected: Errors
+    noise_floor: float | None
+    fit_networks: int
+    networks: tuple[NetworkPoint, ...]
+    anchors: tuple[NetworkPoint, ...]
+
+    @property
+    def is_corrected(self) -> bool:
+        return self.uncorrected != self.corrected
+
+
+def errors_of(document: Mapping[str, Any] | None) -> Errors:
+    """Errors from their record; a missing one is empty."""
+    document = document or {}
+    return Errors(int(document.get("n") or 0), *(document.get(key) for key in ("bias", "mape", "max", "spearman")))
+
+
+def metric_record(lut: Lut, metric: str) -> MetricRecord | None:
+    """What `lut.validation` says of "latency" or "energy"; None when no network was measured."""
+    document = lut.validation.get(metric)
+    numbers: Metric | None = getattr(lut, metric)
+    if not isinstance(document, Mapping) or numbers is None:
+        return None
+    anchor_key = {"latency": "latency_s", "energy": "energy_j"}[metric]
+    anchors = [{**anchor, "measured": anchor.get(anchor_key)} for anchor in lut.validation.get("anchors") or ()]
+    return MetricRecord(
+        errors_of(document.get("uncorrected")),
+        errors_of(document.get("corrected")),
+        document.get("noise_floor_mape"),
+        int(numbers.correction.get("networks") or 0),
+        _points(lut, metric, document.get("networks") or ()),
+        _points(lut, metric, anchors),
+    )
+
+
+def _points(lut: Lut, metric: str, networks: Sequence[Mapping[str, Any]]) -> tuple[NetworkPoint, ...]:
+    """The networks that have both a measured and a predicted number, with the LUT's own intervals."""
+    networks = [network for network in networks if network.get("measured") is not None]
+    if not networks:
+        return ()
+    choices = np.array([network["choices"] for network in networks])
+    column = METRICS.index(metric)
+    predicted = lut.predict(choices)[:, column]
+    bounds = lut.predict_interval(choices)[:, column]  # (N, 2)
+    return tuple(
+        NetworkPoint(
+            float(network["measured"]),
+            network.get("measured_se"),
+            network.get("predicted_uncorrected"),
+            float(predicted[row]),
+            *(float(bound) if math.isfinite(bound) else None for bound in bounds[row]),
+        )
+        for row, network in enumerate(networks)
+    )
+
+
+def emulation_notice(lut: Lut) -> str:
+    """One plain sentence when anything in the LUT is not from real hardware; empty when all is."""
+    if lut.configuration.emulation == "device":
+        return "EMULATED DEVICE: every number comes from a model of a board, none from hardware."
+    if lut.configuration.emulation == "meter":
+        return "EMULATED METER: latency is measured, energy is not; its current follows the worker's CPU time."
+    return ""
+
+
+def configuration_line(lut: Lut) -> str:
+    """``cold context, 1 thread, batch 1, torch-eager float32``."""
+    c = lut.configuration
+    threads = f"{c.threads} thread{'s' if c.threads != 1 else ''}"
+    return f"{c.context} context, {threads}, batch {c.batch}, {c.runtime} {c.precision}"
