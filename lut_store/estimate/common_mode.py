@@ -125,11 +125,11 @@ def _stream_medians(ex: Executions) -> Array:
 def huber_regression(design: Array, target: Array, threshold: float = 1.0, iterations: int = 20) -> Array:
     """Least squares with Huber weights at `threshold` robust standard deviations; (features,) coefficients."""
     weight = np.ones_like(target)
-    coefficients = np.zeros(design.shape[1])
+    coefficients: Array = np.zeros_like(design[0])
     for _ in range(iterations):
         weighted = design * weight[:, None]
         gram = design.T @ weighted + 1e-9 * np.eye(design.shape[1])
-        coefficients = np.linalg.solve(gram, weighted.T @ target)
+        coefficients = np.asarray(np.linalg.solve(gram, weighted.T @ target), np.float64)
         left = np.abs(target - design @ coefficients)
         scale = 1.4826 * float(np.median(left)) + 1e-12
         np.divide(1, np.maximum(1, left / (threshold * scale)), out=weight)
