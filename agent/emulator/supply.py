@@ -9,5 +9,7 @@ class Supply(Protocol):
     """The true supply of a board over device time; asked for in order, never twice for the same moment."""
 
     def sample(self, start_s: float, stop_s: float, step_s: float) -> tuple[list[float], list[float]]:
-        """Instantaneous (voltage_v, current_a) at start_s + i · step_s for i = 0 … round((stop_s − start_s) / step_s) − 1."""
+        """Instantaneous (voltage_v, current_a) at start_s + i · step_s, for every i from 0 below
+        round((stop_s - start_s) / step_s).
+        """
         ...

@@ -1,0 +1,52 @@
+"""An emulated meter without a port, for discrete-event benchmarks and emulated devices that run faster than real
+time.
+"""
+
+from __future__ import annotations
+
+from agent.emulator.model import MeterModel
+from agent.meters.base import Clock
+from agent.meters.sampling import Freshness, SampleBuffer
+from protos.types import MeterInfo, MeterSamples
+
+POLL_SHARE = 0.8  # of the update period: somewhat faster than the meter updates
+
+
+class InMemoryMeter:
+    """The samples that a poller at rate_hz would have got from the model, in the clock's time; a `Meter`.
+
+    rate_hz 0: 1.25 polls for every new value, as the UM25C driver does.
+    """
+
+    def __init__(self, model: MeterModel, clock: Clock, rate_hz: float = 0.0, kind: str = "um25c") -> None:
+        update_s = model.settings.update_s
+        self._model = model
+        self._clock = clock
+        self._period_ns = round(1e9 / rate_hz) if rate_hz else round(POLL_SHARE * update_s * 1e9)
+        self._buffer = SampleBuffer(Freshness(update_s, 0.2 * self._period_ns * 1e-9))
+        self._due_ns: int | None = None
+        self.info = MeterInfo(kind, "memory", kind.upper(), rate_hz=1 / update_s, emulated=True)
+        model.reading(clock.now_ns() * 1e-9)
+
+    def start(self) -> None:
+        if self._due_ns is None:
+            self._due_ns = self._clock.now_ns()
+
+    def stop(self) -> None:
+        self._poll()
+        self._due_ns = None
+
+    def take(self) -> tuple[MeterSamples, tuple[str, ...]]:
+        self._poll()
+        return self._buffer.take()
+
+    def close(self) -> None:
+        self.stop()
+
+    def _poll(self) -> None:
+        if self._due_ns is None:
+            return
+        now_ns = self._clock.now_ns()
+        while self._due_ns <= now_ns:
+            self._buffer.add(self._due_ns, self._model.reading(self._due_ns * 1e-9))
+            self._due_ns += self._period_ns

@@ -1,0 +1,158 @@
+"""What every meter driver is made of: readings, decoders, and the interface that the agent measures through.
+
+Standard library only, like everything that `import agent.meters` loads: the daemon on a Raspberry Pi stays small.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos.types import MeterInfo, MeterSamples
+
+
+class Clock(Protocol):
+    """All that a meter needs of a clock: monotonic time of the machine that is measured."""
+
+    def now_ns(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value of a meter. What the meter does not tell is None (or empty), never zero.
+
+    charge_c and energy_j are the meter's own counters (of `group`, where a meter has several); device_time_s is the
+    meter's clock, unwrapped; `channel` names the output of a meter that has several.
+    """
+
+    voltage_v: float
+    current_a: float
+    power_w: float
+    temp_c: float | None = None
+    device_time_s: float | None = None
+    charge_c: float | None = None
+    energy_j: float | None = None
+    group: int | None = None
+    resistance_ohm: float | None = None
+    data_plus_v: float | None = None
+    data_minus_v: float | None = None
+    channel: str = ""
+    model: str = ""
+    serial: str = ""
+    firmware: str = ""
+
+
+class Decoder(ABC):
+    """Bytes of a meter → readings, apart from any port.
+
+    `feed` takes the stream in pieces of any size and returns the readings that became complete. What does not belong
+    to a good frame is dropped and counted in `rejected` (reason → times); after damage the next good frame is read.
+    """
+
+    def __init__(self) -> None:
+        self.rejected: Counter[str] = Counter()
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[Reading]:
+        """The readings that `data` completes, in order."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Drop what is incomplete (counted), before a new request or after the link was lost."""
+
+
+OUTSIDE = "byte outside a frame"
+INCOMPLETE = "incomplete frame"
+Verdict = tuple[int, Sequence[Reading], str]  # bytes to drop, readings in them, reason ("" when nothing is wrong)
+
+
+class FrameDecoder(Decoder):
+    """Frames in a byte stream. A refused frame costs its first byte only, so the next good frame is always found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = bytearray()
+
+    @abstractmethod
+    def _next(self, buffer: bytearray) -> Verdict | None:
+        """What to do with the beginning of `buffer` (never empty); None: more bytes are needed to say."""
+
+    def feed(self, data: bytes) -> list[Reading]:
+        self._buffer += data
+        found: list[Reading] = []
+        while self._buffer:
+            verdict = self._next(self._buffer)
+            if verdict is None:
+                break
+            size, readings, reason = verdict
+            if reason:
+                self.rejected[reason] += size if reason == OUTSIDE else 1
+            found += readings
+            del self._buffer[:size]
+        return found
+
+    def reset(self) -> None:
+        if self._buffer:
+            self.rejected[INCOMPLETE] += 1
+            self._buffer.clear()
+
+
+class LineDecoder(Decoder):
+    """Lines of text; an incomplete line waits for its end, and an endless one is dropped."""
+
+    max_line_bytes = 512
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tail = bytearray()
+
+    @abstractmethod
+    def _line(self, line: str) -> Sequence[Reading] | str:
+        """The readings of one line without its end, or why it is refused (an empty sequence: not a data line)."""
+
+    def feed(self, data: bytes) -> list[Reading]:
+        self._tail += data
+        *lines, self._tail = self._tail.split(b"\n")
+        found: list[Reading] = []
+        for raw in lines:
+            if len(raw) > self.max_line_bytes:
+                self.rejected["line too long"] += 1
+                continue
+            try:
+                outcome = self._line(raw.decode("ascii").strip("\r"))
+            except UnicodeDecodeError:
+                outcome = "line that is not text"
+            if isinstance(outcome, str):
+                self.rejected[outcome] += 1
+            else:
+                found += outcome
+        if len(self._tail) > self.max_line_bytes:  # keep only the length that marks the line as too long
+            del self._tail[self.max_line_bytes + 1 :]
+        return found
+
+    def reset(self) -> None:
+        if self._tail:
+            self.rejected["incomplete line"] += 1
+            self._tail.clear()
+
+
+class Meter(Protocol):
+    """A meter that is open. It is read only between `start` and `stop`: nothing disturbs the timing of latencies."""
+
+    @property
+    def info(self) -> MeterInfo: ...
+
+    def start(self) -> None:
+        """Sample from now on; harmless when it already does."""
+
+    def stop(self) -> None:
+        """Sample no more; what has come stays until `take`."""
+
+    def take(self) -> tuple[MeterSamples, tuple[str, ...]]:
+        """The samples since the last call, and what was lost meanwhile, in words."""
+
+    def close(self) -> None:
+        """Stop and give the port back."""

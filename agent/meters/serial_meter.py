@@ -1,0 +1,279 @@
+"""The one way to sample a meter on a serial port, polled or streaming; a driver says how its kind differs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import serial
+
+from agent.meters.base import Clock, Decoder, Reading
+from agent.meters.ports import PORT_ERRORS, is_pseudo_terminal, open_port
+from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter
+from agent.meters.spec import MeterSpec
+from protos.errors import BadInputError
+from protos.types import MeterInfo
+
+QUIET_S = 0.2  # a reply that pauses for this long will not be completed
+RETRY_S = 0.5  # between attempts to open a port that was lost
+SLACK = 0.2  # share of the reading period by which a reader may come early
+SEEN_BYTES = 4096  # of what a port said while the meter did not answer, kept to find out who speaks there
+
+
+@dataclass(frozen=True)
+class SerialDriver:
+    """How one kind of meter is read.
+
+    With `request` it is asked for each value, and the sample's time is the midpoint of request and reply; without, it
+    speaks by itself after `start_commands`, and the sample's time is its own clock mapped to host time, or the arrival
+    when it has none. `accept` says what is wrong with a first reading ("" when it is the right meter).
+    """
+
+    kind: str
+    make_decoder: Callable[[], Decoder]
+    baud: int
+    rate_hz: float  # readings a second that the meter can take or gives
+    update_s: float  # period of new values inside the meter
+    limits: Limits
+    request: bytes = b""
+    reply_bytes: int = 1
+    start_commands: tuple[bytes, ...] = ()
+    stop_commands: tuple[bytes, ...] = ()
+    first_reply_s: float = 10.0
+    reply_s: float = 2.0
+    accept: Callable[[Reading], str] = field(default=lambda _: "")
+
+
+def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMeter:
+    """Open the port of `spec`, wait for the meter's first reading, and leave it quiet.
+
+    BadInputError: the port cannot be opened; nothing answers; something else answers.
+    """
+    port = open_port(spec.port, driver.baud, f"meter {spec}")
+    try:
+        link = _Link(port, driver)
+        reading = link.first_reading()
+        if reading is None:
+            raise BadInputError(f"meter {spec}: {link.what_was_seen()}")
+        wrong = driver.accept(reading)
+        if wrong:
+            raise BadInputError(f"meter {spec}: {wrong}")
+    except PORT_ERRORS as error:
+        port.close()
+        raise BadInputError(
+            f"meter {spec}: the link broke while the meter was asked for its first value: {error}."
+        ) from error
+    except BadInputError:
+        port.close()
+        raise
+    info = MeterInfo(
+        driver.kind,
+        str(spec.port),
+        reading.model,
+        reading.serial,
+        reading.firmware,
+        min(driver.rate_hz, 1 / driver.update_s) if driver.update_s else driver.rate_hz,
+        spec.flag("emulated", is_pseudo_terminal(spec.port)),
+    )
+    return SerialMeter(info, clock, driver, spec, link)
+
+
+class _Link:
+    """An open port and the decoder of what comes from it."""
+
+    def __init__(self, port: serial.Serial, driver: SerialDriver) -> None:
+        self.port = port
+        self.driver = driver
+        self.decoder = driver.make_decoder()
+        self._seen = bytearray()
+
+    def first_reading(self) -> Reading | None:
+        """The first good reading within `first_reply_s`; the meter may still be streaming, asleep or slow to
+        connect.
+        """
+        deadline = time.monotonic() + self.driver.first_reply_s
+        self.begin()
+        reading = None
+        while reading is None and time.monotonic() < deadline:
+            reading = self.ask(deadline - time.monotonic()) if self.driver.request else self._hear(deadline)
+        self.end()
+        return reading
+
+    def begin(self) -> None:
+        """Start a stream (nothing to do for a meter that is asked)."""
+        self.port.reset_input_buffer()
+        self.decoder.reset()
+        for command in self.driver.start_commands:
+            self.port.write(command)
+
+    def end(self) -> None:
+        for command in self.driver.stop_commands:
+            self.port.write(command)
+
+    def ask(self, patience_s: float) -> Reading | None:
+        """One request and its reading; None when no good reply comes in time. A broken reply is drained until it is
+        quiet.
+        """
+        self.port.reset_input_buffer()
+        self.decoder.reset()
+        self.port.write(self.driver.request)
+        deadline = time.monotonic() + patience_s
+        heard = deadline
+        came = 0
+        while time.monotonic() < min(deadline, heard + QUIET_S):
+            data = self._read(max(1, self.driver.reply_bytes - came))
+            if data:
+                came += len(data)
+                heard = time.monotonic()
+                readings = self.decoder.feed(data)
+                if readings:
+                    return readings[-1]
+        return None
+
+    def hear(self) -> list[Reading]:
+        """What a streaming meter has said, after waiting for it a little."""
+        data = self._read(1)
+        waiting = self.port.in_waiting
+        return self.decoder.feed(data + self.port.read(waiting) if waiting else data)
+
+    def _hear(self, deadline: float) -> Reading | None:
+        while time.monotonic() < deadline:
+            readings = self.hear()
+            if readings:
+                return readings[-1]
+        return None
+
+    def _read(self, size: int) -> bytes:
+        data: bytes = self.port.read(size)
+        if data and len(self._seen) < SEEN_BYTES:
+            self._seen += data
+        return data
+
+    def what_was_seen(self) -> str:
+        """Why there was no first reading, from the bytes that came instead."""
+        from agent.meters import identify
+
+        waited = f"within {self.driver.first_reply_s:g} s"
+        if not self._seen:
+            return f"no answer {waited}. Is it switched on, and is this the port that carries its data?"
+        other = identify(bytes(self._seen))
+        if other and other != self.driver.kind:
+            return f"a meter of kind {other} speaks there; write {other}:{self.port.port}."
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in self.decoder.rejected.most_common(3))
+        start = bytes(self._seen[:16]).hex(" ")
+        return (
+            f"{len(self._seen)} bytes came {waited}, beginning with {start}, but no good reply "
+            f"({reasons or 'too few'}). "
+            "Another model, another baud rate, or another program that talks to the meter?"
+        )
+
+
+class SerialMeter(SamplingMeter):
+    """A meter on a serial port. A lost link is opened again until `stop`; what was missed is reported."""
+
+    def __init__(self, info: MeterInfo, clock: Clock, driver: SerialDriver, spec: MeterSpec, link: _Link) -> None:
+        slack_s = SLACK / driver.rate_hz
+        super().__init__(info, clock, SampleBuffer(Freshness(driver.update_s, slack_s), driver.limits))
+        self._driver = driver
+        self._spec = spec
+        self._link: _Link | None = link
+        self._reported: Counter[str] = Counter()
+
+    def _run(self) -> None:
+        lost_s = 0.0
+        while not self._stopping.is_set():
+            try:
+                if self._link is None:
+                    self._link = self._reopen()
+                    if self._link is None:
+                        self._stopping.wait(RETRY_S)
+                        continue
+                    self.buffer.lose(f"the link was lost for {time.monotonic() - lost_s:.1f} s")
+                if self._driver.request:
+                    self._poll(self._link)
+                else:
+                    self._listen(self._link)
+            except PORT_ERRORS as error:
+                lost_s = time.monotonic()
+                self.buffer.lose(f"the link to {self._spec.port} broke: {error}")
+                self._drop_link()
+
+    def _poll(self, link: _Link) -> None:
+        period_s = 1 / self._driver.rate_hz
+        due = time.monotonic()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            due = max(due + period_s, time.monotonic())
+            asked_ns = self.clock.now_ns()
+            reading = link.ask(self._driver.reply_s)
+            answered_ns = self.clock.now_ns()
+            if reading is None:
+                self.buffer.lose("no good reply to a request")
+            elif not self._refused(reading):
+                self.buffer.add((asked_ns + answered_ns) // 2, reading)
+            self._report(link)
+
+    def _listen(self, link: _Link) -> None:
+        device_time = DeviceTime()
+        link.begin()
+        heard = time.monotonic()
+        silent = False
+        while not self._stopping.is_set():
+            readings = link.hear()
+            arrived_ns = self.clock.now_ns()
+            for reading in readings:
+                device_s = reading.device_time_s
+                self.buffer.add(arrived_ns if device_s is None else device_time.host_ns(device_s, arrived_ns), reading)
+            if readings:
+                heard, silent = time.monotonic(), False
+            elif not silent and time.monotonic() - heard > self._driver.reply_s:
+                silent = True
+                self.buffer.lose(f"the meter was silent for over {self._driver.reply_s:g} s")
+                link.begin()  # it may have restarted and wait for the command
+            self._report(link)
+        if device_time.jumps:
+            self.buffer.lose("the meter's clock jumped", device_time.jumps)
+        link.end()
+
+    def _refused(self, reading: Reading) -> bool:
+        """Another meter answers (after a replug): its values are not taken."""
+        wrong = self._driver.accept(reading) or (
+            f"a {reading.model} answers instead of the {self._info.model}" if reading.model != self._info.model else ""
+        )
+        if wrong:
+            self.buffer.lose(wrong)
+        return bool(wrong)
+
+    def _report(self, link: _Link) -> None:
+        rejected = link.decoder.rejected
+        if rejected != self._reported:
+            for reason, times in (rejected - self._reported).items():
+                self.buffer.lose(reason, times)
+            self._reported = rejected.copy()
+
+    def _reopen(self) -> _Link | None:
+        try:
+            port = open_port(self._spec.port, self._driver.baud, f"meter {self._spec}")
+        except BadInputError:
+            return None
+        self._reported = Counter()
+        link = _Link(port, self._driver)
+        try:
+            return link if link.first_reading() is not None else self._close(link)
+        except PORT_ERRORS:
+            return self._close(link)
+
+    @staticmethod
+    def _close(link: _Link) -> None:
+        with contextlib.suppress(*PORT_ERRORS):  # the device has gone; there is nothing to give back
+            link.port.close()
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._close(self._link)
+            self._link = None
+
+    def _release(self) -> None:
+        self._drop_link()
