@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from lut_store.estimate.executions import NETWORK, OPERATOR, PATH, Array, Executions, IntArray
 
-NEIGHBOURS = 3  # on either side
+NEIGHBOURS = 2  # on either side
 CLIP = 0.6  # log units: a neighbour that was hit worse than this says no more than this
-DISTURBED = 0.10  # log units above the undisturbed level: left out
+DISTURBED = 0.05  # log units above the undisturbed level: left out, and what ran just before and after it too
 ITERATIONS = 4
 LEAST_EXECUTIONS = 60  # below this nothing can be regressed
 
@@ -137,9 +137,15 @@ def huber_regression(design: Array, target: Array, threshold: float = 1.0, itera
 
 
 def _centre(offset: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Offsets relative to the undisturbed level (the median of what lies below the cut), and what lies below it."""
+    """Offsets relative to the undisturbed level (the median of what lies below the cut), and what is kept.
+
+    Kept is what lies below the cut with both its neighbours: a disturbance begins and ends inside an execution.
+    """
     reference = float(np.quantile(offset, 0.25))
     for _ in range(2):
-        kept = offset < reference + DISTURBED
-        reference = float(np.median(offset[kept]))
-    return offset - reference, offset < reference + DISTURBED
+        reference = float(np.median(offset[offset < reference + DISTURBED]))
+    calm = offset < reference + DISTURBED
+    kept = calm.copy()
+    kept[1:] &= calm[:-1]
+    kept[:-1] &= calm[1:]
+    return offset - reference, kept if kept.any() else calm
