@@ -1,0 +1,336 @@
+"""Timing blocks and networks, inside the worker: the only module of the agent that imports torch.
+
+A round is one shuffled sequence of executions: random paths through the supernet (or hot loops over single operators)
+and the run's whole networks. Before every execution and after the last one the probe runs, a short fixed computation
+that tells how fast the machine was at that moment. In the context `cold` a buffer larger than the caches is swept
+before an execution, which is then one call; in `steady` an execution is warm-up calls followed by timed calls, back
+to back.
+
+Durations come from `time.perf_counter_ns`: on Linux CLOCK_MONOTONIC, so that times of the worker and of the daemon
+agree.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.blocks import build_block, build_cells, build_fixed, build_network
+from protos.errors import BadInputError
+from protos.types import (
+    FIXED_LAYER,
+    BlockSpec,
+    LatencyRound,
+    MeasurementPlan,
+    NetworkTimings,
+    OperatorTimings,
+    PathTimings,
+    PowerWindow,
+    RunSpec,
+)
+
+KINDS = ("path", "network", "operator")  # in the order in which LatencyRound.order counts them
+Call = Callable[[], list[int]]  # one call: its clock readings in ns
+Times = list[list[int]]  # of every timed call
+Timings = TypeVar("Timings", NetworkTimings, OperatorTimings)
+
+# What a plan for the context `cold` does not say: how often a hot loop calls (the method notes' steady loop, section
+# D).
+HOT_WARMUP_CALLS = 4
+HOT_TIMED_CALLS = 8
+
+PROBE = BlockSpec("mbconv", 64, 64, kernel=3, expansion=3, input_height=16, input_width=16)
+
+
+def time_call(module: nn.Module, x: Tensor) -> list[int]:
+    """One call of a network, whatever its role, or of an operator: the clock readings around it in ns."""
+    now = time.perf_counter_ns
+    start = now()
+    module(x)
+    return [start, now()]
+
+
+def time_path(modules: Sequence[nn.Module], x: Tensor) -> list[int]:
+    """One call of a path: len(modules) + 1 clock readings in ns."""
+    now = time.perf_counter_ns
+    times = [now()]
+    mark = times.append
+    for module in modules:
+        x = module(x)
+        mark(now())
+    return times
+
+
+def hot_calls(plan: MeasurementPlan) -> tuple[int, int]:
+    """(untimed, timed) calls of a hot loop under this plan, which in `cold` paths means one call to everything else."""
+    if plan.context == "cold" and plan.method == "paths":
+        return HOT_WARMUP_CALLS, HOT_TIMED_CALLS
+    return plan.warmup_calls, plan.timed_calls
+
+
+@dataclass(frozen=True)
+class _Path:
+    choices: tuple[int, ...]
+    modules: tuple[nn.Module, ...]  # stem, chosen blocks without skips, head
+    slots: tuple[int, ...]  # of each module, in stem + layers + head
+
+
+@dataclass(frozen=True)
+class _Execution:
+    kind: str  # "path" | "network" | "operator"
+    index: int  # into the round's paths, RunSpec.networks or RunSpec.items
+
+
+class Bench:
+    """Everything that one run measures, built once.
+
+    `alive` is called between executions and while modules are built, so that whoever waits can tell slow from hung.
+    Raises BadInputError when the run cannot be built.
+    """
+
+    def __init__(self, run: RunSpec, sweep_bytes: int, alive: Callable[[], None]) -> None:
+        torch.set_num_threads(run.plan.threads)
+        torch.manual_seed(run.seed)
+        self._run = run
+        self._plan = run.plan
+        self._alive = alive
+        self._inputs: dict[tuple[int, int, int, int], Tensor] = {}
+        self._stem, self._cells, self._head = self._build_supernet()
+        self._operators = [self._operator(index) for index in range(len(run.items))]
+        self._networks = []
+        for network in run.networks:
+            self._networks.append(build_network(run.space, network.choices))
+            alive()
+        self._probe_block = _built(PROBE)
+        self._probe_input = self._input(PROBE)
+        self._image = self._input_of(run.space.input_shape)  # (N, C, H, W)
+        # Swept by torch, not numpy: with several threads every core empties its own cache. One thread: the same loop.
+        cold = run.plan.context == "cold" or run.plan.other_context_every > 0
+        self._sweep = torch.ones(sweep_bytes // 4 if cold else 0)  # float32
+        self._hot_calls = hot_calls(run.plan)
+        self._warm_up()
+
+    # ---- building
+
+    def _build_supernet(self) -> tuple[list[nn.Module], list[list[nn.Module | None]], list[nn.Module]]:
+        """Stem, a module per (layer, candidate), head; nothing for the method `isolated`, which needs its items
+        alone.
+        """
+        if self._plan.method == "isolated":
+            return [], [], []
+        cells = build_cells(self._run.space)
+        self._alive()
+        stem, head = build_fixed(self._run.space)
+        return stem, cells, head
+
+    def _operator(self, index: int) -> nn.Module:
+        """The module of an item: that of the first cell that it stands for, where there is a supernet."""
+        item = self._run.items[index]
+        self._alive()
+        self._input(item.spec)
+        cell = item.cells[0]
+        if self._plan.method == "isolated":
+            return _built(item.spec)
+        module = (self._stem + self._head)[cell.op] if cell.layer == FIXED_LAYER else self._cells[cell.layer][cell.op]
+        if module is None:
+            raise BadInputError(f"item {index} is a skip: there is nothing to measure")
+        return module
+
+    def _input(self, spec: BlockSpec) -> Tensor:
+        return self._input_of((spec.batch, spec.in_channels, spec.input_height, spec.input_width))
+
+    def _input_of(self, shape: tuple[int, int, int, int]) -> Tensor:
+        if shape not in self._inputs:
+            self._inputs[shape] = torch.randn(shape)
+        return self._inputs[shape]
+
+    def _warm_up(self) -> None:
+        """Call everything once: a first call makes what later ones find (kernels by shape, work spaces, pages)."""
+        space = self._run.space
+        specs = [*space.stem, *(cell.spec for layer in space.layers for cell in layer.cells), *space.head]
+        modules = [*self._stem, *(module for layer in self._cells for module in layer), *self._head]
+        pairs = list(zip(specs, modules, strict=True)) if modules else []
+        pairs += [(item.spec, module) for item, module in zip(self._run.items, self._operators, strict=True)]
+        with torch.inference_mode():
+            for spec, module in pairs:
+                if spec is not None and module is not None:
+                    module(self._input(spec))
+                    self._alive()
+            for network in self._networks:
+                network(self._image)
+                self._alive()
+            self._probe()
+
+    # ---- latency
+
+    def latency_round(self, seed: int, round_index: int) -> LatencyRound:
+        """One round; the same seed and index give the same paths in the same order."""
+        rng = random.Random(f"{seed} {round_index}")
+        paths = [self._random_path(rng) for _ in range(self._plan.paths_per_round)] if self._cells else []
+        hot_loops = not self._cells or _is_due(self._plan.isolated_every, round_index)
+        executions = [_Execution("path", index) for index in range(len(paths))]
+        executions += [_Execution("network", index) for index in range(len(self._networks))]
+        executions += [_Execution("operator", index) for index in range(len(self._operators) if hot_loops else 0)]
+        rng.shuffle(executions)
+        times: list[Times] = []
+        probe_ns = []
+        with _undisturbed():
+            started_ns = time.perf_counter_ns()
+            for execution in executions:
+                probe_ns.append(self._probe())
+                times.append(self._execute(execution, paths))
+                self._alive()
+            probe_ns.append(self._probe())
+            other = self._other_context(rng) if _is_due(self._plan.other_context_every, round_index) else []
+            ended_ns = time.perf_counter_ns()
+        ran = {kind: [k for k, e in enumerate(executions) if e.kind == kind] for kind in KINDS}
+        number = {k: n for n, k in enumerate(k for kind in KINDS for k in ran[kind])}
+        index = [execution.index for execution in executions]
+        return LatencyRound(
+            round_index=round_index,
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            sweep_bytes=self._sweep.nbytes,
+            threads=self._plan.threads,
+            paths=self._path_timings([(paths[index[k]], times[k]) for k in ran["path"]]),
+            networks=_timings(NetworkTimings, [(index[k], times[k]) for k in ran["network"]]),
+            operators=_timings(OperatorTimings, [(index[k], times[k]) for k in ran["operator"]]),
+            order=tuple(number[k] for k in range(len(executions))),
+            probe_ns=tuple(probe_ns),
+            other_context=_timings(NetworkTimings, other),
+        )
+
+    def _other_context(self, rng: random.Random) -> list[tuple[int, Times]]:
+        """The validation networks in the context that the plan did not choose, in random order."""
+        chosen = [index for index, network in enumerate(self._run.networks) if network.role == "validation"]
+        rng.shuffle(chosen)
+        context = self._hot if self._plan.context == "cold" else self._cold
+        out = []
+        for index in chosen:
+            out.append((index, context(partial(time_call, self._networks[index], self._image))))
+            self._alive()
+        return out
+
+    def _random_path(self, rng: random.Random) -> _Path:
+        """Every layer's candidate drawn uniformly from those that are allowed there."""
+        space = self._run.space
+        choices = tuple(rng.choice(space.allowed(layer)) for layer in range(len(space.layers)))
+        blocks = [self._cells[layer][op] for layer, op in enumerate(choices)]
+        modules = [*self._stem, *blocks, *self._head]
+        kept = [(slot, module) for slot, module in enumerate(modules) if module is not None]
+        return _Path(choices, tuple(module for _, module in kept), tuple(slot for slot, _ in kept))
+
+    def _probe(self) -> int:
+        """Two calls of the probe block, in ns, after one that brings it into the caches."""
+        block, x = self._probe_block, self._probe_input
+        block(x)
+        start = time.perf_counter_ns()
+        block(x)
+        block(x)
+        return time.perf_counter_ns() - start
+
+    def _execute(self, execution: _Execution, paths: Sequence[_Path]) -> Times:
+        in_context = self._cold if self._plan.context == "cold" else self._hot
+        if execution.kind == "path":
+            return in_context(partial(time_path, paths[execution.index].modules, self._image))
+        if execution.kind == "network":
+            return in_context(partial(time_call, self._networks[execution.index], self._image))
+        operator, x = self._operators[execution.index], self._input(self._run.items[execution.index].spec)
+        return self._hot(partial(time_call, operator, x))
+
+    def _cold(self, call: Call) -> Times:
+        """One call with whatever the caches held swept out."""
+        self._sweep += 1.0
+        return [call()]
+
+    def _hot(self, call: Call) -> Times:
+        """Calls back to back; the first of them are not timed."""
+        untimed, timed = self._hot_calls
+        for _ in range(untimed):
+            call()
+        return [call() for _ in range(timed)]
+
+    def _path_timings(self, rows: Sequence[tuple[_Path, Times]]) -> PathTimings | None:
+        if not rows:
+            return None
+        slots = len(self._stem) + len(self._cells) + len(self._head)
+        block_ns: list[int] = []
+        total_ns = []
+        for path, calls in rows:
+            for marks in calls:
+                row = [0] * slots
+                for slot, start, end in zip(path.slots, marks, marks[1:], strict=False):
+                    row[slot] = end - start
+                block_ns += row
+                total_ns.append(marks[-1] - marks[0])
+        return PathTimings(
+            calls=len(rows[0][1]),
+            choices=tuple(choice for path, _ in rows for choice in path.choices),
+            block_ns=tuple(block_ns),
+            total_ns=tuple(total_ns),
+        )
+
+    # ---- energy
+
+    def load(self, subject: str, index: int, duration_s: float) -> tuple[PowerWindow, PowerWindow]:
+        """Run an item or a network back to back for about duration_s: the gap until its first call, then the window.
+
+        Raises BadInputError when there is no such item or network.
+        """
+        requested_ns = time.perf_counter_ns()
+        of_subject: dict[str, Sequence[nn.Module]] = {"item": self._operators, "network": self._networks}
+        modules = of_subject.get(subject, ())
+        if not 0 <= index < len(modules):
+            raise BadInputError(f"{subject} {index} does not exist: this run has {len(modules)} of that kind")
+        module = modules[index]
+        x = self._input(self._run.items[index].spec) if subject == "item" else self._image
+        now, count = time.perf_counter_ns, 0
+        with _undisturbed():
+            started_ns = ended_ns = now()
+            until_ns = started_ns + round(duration_s * 1e9)
+            while ended_ns < until_ns:
+                module(x)
+                count += 1
+                ended_ns = now()
+        gap = PowerWindow("gap", requested_ns, started_ns, index)
+        return gap, PowerWindow(subject, started_ns, ended_ns, index, count)
+
+
+def _is_due(every: int, round_index: int) -> bool:
+    return every > 0 and round_index % every == 0
+
+
+def _built(spec: BlockSpec) -> nn.Module:
+    module = build_block(spec)
+    if module is None:
+        raise BadInputError(f"{spec.label()} cannot be measured: there is nothing in it")
+    return module
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inference mode, and no garbage collection until the end."""
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        gc.enable()
+
+
+def _timings(cls: type[Timings], rows: Sequence[tuple[int, Times]]) -> Timings | None:
+    """Of whole networks or operators, by index; None when there were none."""
+    if not rows:
+        return None
+    total_ns = tuple(end - start for _, calls in rows for start, end in calls)
+    return cls(len(rows[0][1]), tuple(index for index, _ in rows), total_ns)
