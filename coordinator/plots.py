@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from coordinator.record import Errors, MetricRecord, NetworkPoint, configuration_line, emulation_notice, metric_record
-from coordinator.units import Scale, percent, scale_for
+from coordinator.units import Scale, decimals_for, percent, scale_for
 from lut_store.lut import METRICS, Lut
 from lut_store.metric import Array, Metric
 from protos.errors import BadInputError
@@ -190,9 +190,7 @@ def _lines(axes: Axes, lut: Lut) -> None:
 
 
 def _numbers(axes: Axes, values: Array, luminance: Array) -> None:
-    """Every cell's number, with so many decimals that a typical one shows three significant digits."""
-    typical = float(np.nanmedian(values[values > 0])) if (values > 0).any() else 1.0
-    decimals = int(np.clip(2 - np.floor(np.log10(typical)), 0, 4))
+    decimals = decimals_for(values)
     for (layer, op), value in np.ndenumerate(values):
         if np.isnan(value):
             continue

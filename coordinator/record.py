@@ -46,6 +46,8 @@ class MetricRecord:
     fit_networks: int
     networks: tuple[NetworkPoint, ...]
     anchors: tuple[NetworkPoint, ...]
+    isolated: Errors | None = None  # what a table of hot loops would have predicted, and with one factor fitted to it
+    isolated_with_factor: Errors | None = None
 
     @property
     def is_corrected(self) -> bool:
@@ -73,6 +75,8 @@ def metric_record(lut: Lut, metric: str) -> MetricRecord | None:
         int(numbers.correction.get("networks") or 0),
         _points(lut, metric, document.get("networks") or ()),
         _points(lut, metric, anchors),
+        errors_of(document["isolated"]) if document.get("isolated") else None,
+        errors_of(document["isolated_with_factor"]) if document.get("isolated_with_factor") else None,
     )
 
 

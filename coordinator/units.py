@@ -43,6 +43,14 @@ def scale_for(metric: str, values: Any) -> Scale:
     return Scale(prefix + _BASE[metric], per_unit)
 
 
+def decimals_for(shown: Any) -> int:
+    """Decimals for a table of numbers so that a typical one shows three significant digits (at most 4)."""
+    array = np.asarray(shown, np.float64)
+    positive = array[np.isfinite(array) & (array > 0)]
+    typical = float(np.median(positive)) if len(positive) else 1.0
+    return min(max(2 - math.floor(math.log10(typical)), 0), 4)
+
+
 def percent(value: float | None, *, sign: bool = True, digits: int = 2) -> str:
     """0.0123 → +1.23 %; None → –."""
     if value is None or not math.isfinite(value):
