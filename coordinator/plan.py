@@ -246,9 +246,10 @@ def check_memory(run: RunSpec, device: Device) -> None:
     fitting = [name for name in PRESETS if run_memory_bytes(_with_preset(run, name)) <= allowed_bytes]
     advice = f"choose the preset {fitting[-1]}, which fits" if fitting else "choose a smaller space, input or batch"
     raise BadInputError(
-        f"space {run.space.name} with preset {run.preset} does not fit the memory of {device.name}: the worker would need "
-        f"{needed_bytes / 1e6:.0f} MB, {_networks_bytes(run) / 1e6:.0f} MB of them for {len(run.networks)} whole networks, "
-        f"and may use {allowed_bytes / 1e6:.0f} MB ({MEMORY_SHARE:.0%} of {memory_bytes / 1e6:.0f} MB); {advice}"
+        f"space {run.space.name} with preset {run.preset} does not fit the memory of {device.name}: the worker would "
+        f"need {needed_bytes / 1e6:.0f} MB, {_networks_bytes(run) / 1e6:.0f} MB of them for {len(run.networks)} whole "
+        f"networks, and may use {allowed_bytes / 1e6:.0f} MB ({MEMORY_SHARE:.0%} of {memory_bytes / 1e6:.0f} MB); "
+        f"{advice}"
     )
 
 
