@@ -28,7 +28,11 @@ RUNTIME_BYTES = 160_000_000
 # board that swaps measures its SD card.
 MEMORY_SHARE = 0.7
 
-PATHS_PER_NETWORK = 2  # a block is seen in one path of eight, a network in every round: paths get twice the calls
+# A block stands on several layers and is seen in some path of every round, a network once a round: half of the time for
+# the networks brings their noise, against which everything is judged, down to that of the sums.
+PATHS_PER_NETWORK = 1
+ISOLATED_EVERY = 4  # rounds between two passes of hot loops: what they would have predicted, for a tenth of the time
+OTHER_CONTEXT_EVERY = 8  # rounds between two looks at the other context
 WARMUP_CALLS, TIMED_CALLS = 4, 8  # calls 5 to 12 of a burst are level; the first ones still load the caches
 MAX_SEGMENT_S = 300.0  # of an energy task: long against the meter's lag, short enough to lose to an unplugged board
 
@@ -159,6 +163,7 @@ def preset_plan(preset: str, method: str, context: str, threads: int, energy: bo
     """How to measure under a preset. Raises BadInputError for an unknown name or an impossible number of threads."""
     amount = preset_named(preset)
     bursts = context == "steady" or method == "isolated"
+    compare = method == "paths"
     energy_budget_s = amount.energy_budget_s if energy else 0.0
     try:
         return MeasurementPlan(
@@ -173,6 +178,8 @@ def preset_plan(preset: str, method: str, context: str, threads: int, energy: bo
             latency_budget_s=amount.latency_budget_s,
             energy_budget_s=energy_budget_s,
             segment_s=min(MAX_SEGMENT_S, energy_budget_s or MAX_SEGMENT_S),
+            isolated_every=ISOLATED_EVERY if compare else 0,
+            other_context_every=OTHER_CONTEXT_EVERY if compare else 0,
         )
     except ValueError as error:
         raise BadInputError(str(error)) from error
