@@ -1,4 +1,4 @@
-"""One thread for torch: these networks are tiny, and threads that wait for each other on a busy machine cost minutes."""
+"""One thread for torch: the networks are tiny, and threads that wait for each other on a busy machine cost minutes."""
 
 from __future__ import annotations
 
