@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from protos.types import ENDED_STATES, EMULATIONS, RunSpec, digest_of
+from protos.types import EMULATIONS, ENDED_STATES, RunSpec, digest_of
 
 # A task that failed is tried again this many times, then its run fails with the reason of the last attempt.
 MAX_RETRIES = 3
 # The evidence is looked at when the clean rounds have grown by this factor since the last look: a few planned looks, because
 # stopping at the first lucky one of many would make the intervals too narrow (the more looks, the more chances to stop early).
 LOOK_GROWTH = 1.25
+_UNLIMITED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TaskView:
     device: str = ""
     attempts: int = 0
     reason: str = ""
+    fence: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,24 @@ def choose_boards(device: str, boards: Iterable[Board], emulation: str | None) -
     left_out = sorted(board.name for board in fitting if board.emulation != emulation)
     note = ""
     if left_out and emulation is not None:
-        kind = {"none": "real boards", "meter": "boards with an emulated meter", "device": "emulated devices"}[emulation]
+        kind = {"none": "real boards", "meter": "boards with an emulated meter", "device": "emulated devices"}[
+            emulation
+        ]
         note = f"the run uses {kind} only; left out: {', '.join(left_out)}"
     return tuple(chosen), note
 
 
-def next_move(spec: RunSpec, state: str, tasks: Sequence[TaskView], evidence: Evidence, boards: Sequence[Board]) -> Move:
+def next_move(
+    spec: RunSpec, state: str, tasks: Sequence[TaskView], evidence: Evidence, boards: Sequence[Board]
+) -> Move:
     """What the run needs now. `boards` are those of `choose_boards`."""
     if state in ENDED_STATES:
         return Wait("")
-    failed = sorted((task for task in tasks if task.attempts > MAX_RETRIES), key=lambda task: task.task_id)
+    kind = "energy" if state == "energy" else "latency"
+    failed = [task for task in tasks if task.kind == kind and task.state != "done" and task.attempts > MAX_RETRIES]
     if failed and state != "building":
-        worst = failed[0]
-        return Enter("failed", f"a {worst.kind} task failed {worst.attempts} times: {worst.reason}")
+        worst = min(failed, key=lambda task: task.task_id)
+        return Enter("failed", f"a {kind} task failed {worst.attempts} times: {worst.reason}")
     if state == "queued":
         started = any(task.state != "pending" for task in tasks)
         return Enter("latency") if started else _latency_move(spec, tasks, evidence, boards)
@@ -138,33 +145,25 @@ def _latency_move(spec: RunSpec, tasks: Sequence[TaskView], evidence: Evidence, 
     latency = [task for task in tasks if task.kind == "latency"]
     done = sum(task.state == "done" for task in latency)
     leased = sum(task.state == "leased" for task in latency)
-    spent = evidence.latency_device_s >= spec.plan.latency_budget_s
+    # What a task costs; too low while those under way have stored nothing, which errs on more work.
+    task_s = evidence.latency_device_s / (done + leased) if done else 0.0
+    left_s = spec.plan.latency_budget_s - evidence.latency_device_s
+    # Less than half a task is left: one more would go further beyond the budget than stopping stays below it.
+    spent = left_s <= 0 or left_s < task_s / 2
     grown = evidence.rounds >= max(1.0, LOOK_GROWTH * evidence.looked_rounds)
-    if done and grown or spent and evidence.rounds > evidence.looked_rounds:
+    if spec.items and ((done and grown) or (spent and evidence.rounds > evidence.looked_rounds)):
         return Look()
     if spent or _tight(spec, evidence):
         return _after_latency(spec, leased, boards)
-    room = _latency_room(spec, evidence, done, leased)
-    if room == 0:
+    room = _UNLIMITED if task_s == 0 else round(left_s / task_s) - leased
+    if room <= 0 and leased:
         return Wait("the tasks under way will use up the budget of device time")
-    return Work("latency", room, _waits_for(spec, boards))
+    return Work("latency", max(1, room), _waits_for(spec, boards))
 
 
 def _tight(spec: RunSpec, evidence: Evidence) -> bool:
     worst = evidence.worst_rel_halfwidth
     return worst is not None and worst <= spec.plan.target_rel_halfwidth
-
-
-def _latency_room(spec: RunSpec, evidence: Evidence, done: int, leased: int) -> int:
-    """How many more tasks fit into the budget when each under way costs what a finished one did on average."""
-    left_s = spec.plan.latency_budget_s - evidence.latency_device_s
-    if not done or evidence.latency_device_s <= 0:
-        return _UNLIMITED
-    task_s = evidence.latency_device_s / (done + leased)  # too low while tasks under way have stored nothing: errs on more work
-    return max(0, math.ceil(left_s / task_s) - leased)
-
-
-_UNLIMITED = 1 << 20
 
 
 def _after_latency(spec: RunSpec, leased: int, boards: Sequence[Board]) -> Move:
@@ -194,7 +193,7 @@ def _energy_move(spec: RunSpec, tasks: Sequence[TaskView], boards: Sequence[Boar
 
 def energy_segments(spec: RunSpec) -> int:
     """How many energy tasks the run asks for; 0 when it asks for no energy."""
-    if spec.plan.energy_budget_s <= 0 or spec.meter == "none" or spec.purpose != "profile":
+    if spec.plan.energy_budget_s <= 0 or spec.meter == "none":
         return 0
     if spec.plan.segment_s <= 0:
         return 1

@@ -44,7 +44,9 @@ def check_version(agent: str, own: str = OWN_VERSION) -> None:
     their_major, their_minor = map(int, theirs.groups())
     our_major, our_minor = map(int, ours.groups())
     if (their_major, their_minor) > (our_major, our_minor):
-        raise IncompatibleError(f"the agent is version {agent}, newer than this coordinator ({own}): update the coordinator first")
+        raise IncompatibleError(
+            f"the agent is version {agent}, newer than this coordinator ({own}): update the coordinator first"
+        )
     if their_major != our_major or their_minor < our_minor - 1:
         raise IncompatibleError(
             f"the agent is version {agent}; this coordinator ({own}) serves agents of its own and of one older minor version: "
@@ -72,7 +74,9 @@ def read_hello(hello: agent_pb2.Hello) -> Greeting:
         meter = from_message(MeterInfo, hello.meter) if hello.HasField("meter") else None
     except ValueError as error:
         raise BadInputError(f"the agent's Hello cannot be: {error}") from error
-    device = Device(hello.device, hello.device_type, hello.emulation, "idle", version=hello.version, facts=facts, meter=meter)
+    device = Device(
+        hello.device, hello.device_type, hello.emulation, "idle", version=hello.version, facts=facts, meter=meter
+    )
     return Greeting(device, tuple((task.task_id, task.fence) for task in hello.held))
 
 
@@ -90,6 +94,7 @@ class Session:
     rests_until_s: float = 0.0
     error: EdgelutError | None = None
     ended: bool = False
+    ready: bool = False  # what it holds has been sorted out: it may get work
     held_up: bool = False  # the coordinator keeps it waiting (back-pressure): its silence is not its own
 
     @property
@@ -101,7 +106,9 @@ class Session:
         if self.ended:
             return
         if self.outbox.qsize() >= OUTBOX_LIMIT:
-            self.end(UnavailableError(f"{self.name} does not read what the coordinator sends: {OUTBOX_LIMIT} messages wait"))
+            self.end(
+                UnavailableError(f"{self.name} does not read what the coordinator sends: {OUTBOX_LIMIT} messages wait")
+            )
             return
         self.outbox.put_nowait(message)
 
@@ -130,6 +137,7 @@ class OpenLease:
     device: str
     until_s: float  # monotonic
     stored_until_s: float = 0.0  # what the database has
+    advanced: bool = False  # a latency round has been stored under it
 
 
 class Leases:
@@ -150,6 +158,9 @@ class Leases:
         if lease is not None:
             del self._by_device[lease.device]
         return lease
+
+    def of_task(self, task_id: str) -> OpenLease | None:
+        return self._by_task.get(task_id)
 
     def of_device(self, device: str) -> OpenLease | None:
         return self._by_device.get(device)
@@ -208,9 +219,13 @@ class Fleet:
     def end_silent(self) -> list[Session]:
         """End the sessions whose agents have been silent for too long."""
         now_s = self.clock()
-        silent = [s for s in self._sessions.values() if not s.held_up and now_s - s.heard_s > self.timeout_s and not s.ended]
+        silent = [
+            s for s in self._sessions.values() if not s.held_up and now_s - s.heard_s > self.timeout_s and not s.ended
+        ]
         for session in silent:
-            session.end(UnavailableError(f"{session.name} was silent for {self.timeout_s:g} s ({SILENT_HEARTBEATS} heartbeats)"))
+            session.end(
+                UnavailableError(f"{session.name} was silent for {self.timeout_s:g} s ({SILENT_HEARTBEATS} heartbeats)")
+            )
         return silent
 
     def end_all(self, error: EdgelutError) -> None:
@@ -230,7 +245,7 @@ class Fleet:
                 has_meter=session.device.meter is not None,
             )
             for session in self._sessions.values()
-            if not session.ended
+            if session.ready and not session.ended
         ]
 
     def device(self, session: Session, leases: Leases, wall_s: float) -> Device:
@@ -242,7 +257,9 @@ class Fleet:
     def devices(self, known: Iterable[Device], leases: Leases, wall_s: float) -> list[Device]:
         """All devices by name: those with a session as they are now, the others of `known` as gone."""
         out = {device.name: replace(device, state="gone", reason="") for device in known}
-        out |= {name: self.device(session, leases, wall_s) for name, session in self._sessions.items() if not session.ended}
+        out |= {
+            name: self.device(session, leases, wall_s) for name, session in self._sessions.items() if not session.ended
+        }
         return [out[name] for name in sorted(out)]
 
     def activities(self, names: Iterable[str]) -> tuple[DeviceActivity, ...]:
