@@ -325,6 +325,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         _check(bool(self.device), "a run needs a device type or a device's name")
         _one_of("purpose", self.purpose, ("profile", "validate"))
+        _check(0 <= self.seed < 1 << 64, f"seed is {self.seed}; it must be 0 to 2^64 - 1")
         for network in self.networks:
             self.space.check_choices(network.choices)
         for item in self.items:
@@ -406,6 +407,9 @@ class MeterInfo:
     firmware: str = ""
     rate_hz: float = 0.0
     emulated: bool = False
+
+    def __post_init__(self) -> None:
+        _check(math.isfinite(self.rate_hz) and self.rate_hz >= 0, f"meter {self.kind}: rate_hz is {self.rate_hz}")
 
 
 # ---- evidence -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import fields
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.plan import (
@@ -115,6 +115,7 @@ def test_candidates_are_drawn_uniformly() -> None:
         assert all(abs(counts[op] - expected) < 5 * expected**0.5 for op in SPACE.allowed(layer))
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(0, 40), st.integers(0, 40), st.integers(0, 10), st.integers(0, 99)
 )

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nas.space import FOLDER, builtin_spaces, load_space
@@ -438,6 +438,7 @@ documents = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(documents)
 @example("")
 def test_every_key_and_element_of_any_document_has_its_line(text: str) -> None:
