@@ -19,7 +19,7 @@ from coordinator.units import NOT_KNOWN, duration, percent
 from protos.types import ENDED_STATES, FIXED_LAYER, DeviceActivity, OperatorProgress, Run, RunSpec
 
 PLAIN_EVERY_S = 10.0  # between lines where there is no terminal
-REFRESH_PER_S = 4
+REFRESH_PER_S = 2  # drawing takes time of the machine, which may be the one that is measured
 WIDEST = 5  # operators shown by name
 BAR_WIDTH = 28
 # Half-widths are counted against the target; the last bin takes the rest.
@@ -173,14 +173,6 @@ def _devices(devices: Iterable[DeviceActivity]) -> Table:
 # ---- following a run ------------------------------------------------------------------------------------------------
 
 
-def merged(spec: RunSpec | None, run: Run) -> RunSpec:
-    """The run's specification: watching sends it in the first message only."""
-    known = run.spec or spec
-    if known is None:
-        raise ValueError(f"run {run.run_id} came without its specification")
-    return known
-
-
 def follow(updates: Iterable[Run], console: Console) -> Run:
     """Show a run until it has ended and give its last state: live on a terminal, in plain lines elsewhere."""
     return _follow_live(updates, console) if console.is_terminal else _follow_plain(updates, console.file)
@@ -200,27 +192,29 @@ class _Clocked:
 
 def _follow_live(updates: Iterable[Run], console: Console) -> Run:
     run: Run | None = None
-    spec: RunSpec | None = None
     with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
         for run in updates:
-            spec = merged(spec, run)
-            live.update(_Clocked(run, spec))
-    return _last(run, spec)
+            live.update(_Clocked(run, _spec(run)))
+    return _last(run)
 
 
 def _follow_plain(updates: Iterable[Run], stream: IO[str]) -> Run:
     run: Run | None = None
-    spec: RunSpec | None = None
     state, said_s = "", -math.inf
     for run in updates:
-        spec = merged(spec, run)
         if run.state != state or time.monotonic() - said_s >= PLAIN_EVERY_S:
             state, said_s = run.state, time.monotonic()
-            print(line(run, spec), file=stream, flush=True)
-    return _last(run, spec)
+            print(line(run, _spec(run)), file=stream, flush=True)
+    return _last(run)
 
 
-def _last(run: Run | None, spec: RunSpec | None) -> Run:
+def _spec(run: Run) -> RunSpec:
+    if run.spec is None:
+        raise ValueError(f"run {run.run_id} came without its specification")
+    return run.spec
+
+
+def _last(run: Run | None) -> Run:
     if run is None:
         raise ValueError("watching a run gave no message")
-    return run if run.spec is not None else replace(run, spec=spec)
+    return run

@@ -27,6 +27,11 @@ def _measured(lut: Lut) -> list[tuple[str, Metric]]:
     return [(name, metric) for name, metric in metrics if metric is not None]
 
 
+def measured_names(lut: Lut) -> list[str]:
+    """ "latency", "energy": those that the LUT has."""
+    return [name for name, _ in _measured(lut)]
+
+
 def heading(lut: Lut) -> RenderableType:
     """Reference, configuration and, where it is so, the plain words that something is emulated."""
     lines = [Text(lut.reference, style="bold"), Text(configuration_line(lut), style="dim")]

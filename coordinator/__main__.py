@@ -1,0 +1,14 @@
+"""`coordinator` and `python -m coordinator`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The entry point of the command line."""
+    from coordinator.cli.app import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

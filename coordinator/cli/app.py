@@ -1,0 +1,52 @@
+"""The `coordinator` command: its sub-commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from coordinator.cli import devices, lut, profile, runs, serve
+from protos.errors import EdgelutError
+
+EPILOG = "Start with:  coordinator profile --device local"
+
+app = typer.Typer(
+    name="coordinator",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+app.command()(profile.profile)
+app.command()(serve.serve)
+app.command()(devices.devices)
+app.add_typer(runs.app, name="runs")
+app.add_typer(lut.app, name="lut")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"edgelut {metadata.version('edgelut')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _coordinator(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Turns edge devices into latency and energy look-up tables that say how true they are."""
+
+
+def main() -> None:
+    """Run the command line. A domain error is one sentence on stderr and exit status 2."""
+    try:
+        app(prog_name="coordinator")
+    except EdgelutError as error:
+        print(f"coordinator: {error}", file=sys.stderr)
+        sys.exit(2)

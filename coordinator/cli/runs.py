@@ -1,0 +1,144 @@
+"""`coordinator runs`: what is being measured, and what was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coordinator.cli.options import CoordinatorOption, JsonOption, console, print_json
+from coordinator.units import NOT_KNOWN, duration, percent
+from protos.errors import NotFoundError
+from protos.types import ENDED_STATES, Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(help="List, watch, cancel and resume runs.", no_args_is_help=False)
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `coordinator runs list` prints it.")]
+STYLES = {"done": "green", "failed": "red", "cancelled": "yellow"}
+LISTED = 20
+
+
+@app.callback(invoke_without_command=True)
+def _runs(context: typer.Context) -> None:
+    """List, watch, cancel and resume runs. Without a command: list."""
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The newest so many.")] = LISTED,
+    coordinator: CoordinatorOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest runs.
+
+    [bold]Examples[/bold]
+
+    coordinator runs list
+
+    coordinator runs list --limit 100 --json
+    """
+    from coordinator.cli.connect import connected
+
+    with connected(coordinator) as link:
+        runs = link.client.runs(limit)
+    if as_json:
+        print_json(runs)
+    elif runs:
+        console().print(table(runs))
+    else:
+        print("No run yet. Begin one: coordinator profile --device local")
+
+
+@app.command()
+def watch(run: RunArgument, coordinator: CoordinatorOption = "", as_json: JsonOption = False) -> None:
+    """Attach to a run and show its progress until it ends, then its LUT. Ctrl-C detaches; the run goes on.
+
+    [bold]Examples[/bold]
+
+    coordinator runs watch 20260301-101500-4f2a
+    """
+    from coordinator.cli.connect import connected
+    from coordinator.cli.profile import stay
+
+    with connected(coordinator) as link:
+        stay(link, run, as_json=as_json)
+
+
+@app.command()
+def cancel(run: RunArgument, coordinator: CoordinatorOption = "", as_json: JsonOption = False) -> None:
+    """Stop a run. What it has measured is kept, and it can be resumed.
+
+    [bold]Examples[/bold]
+
+    coordinator runs cancel 20260301-101500-4f2a
+    """
+    from coordinator.cli.connect import connected
+
+    with connected(coordinator) as link:
+        found = link.client.cancel(run)
+    if as_json:
+        print_json(found)
+    else:
+        print(f"Run {run} is {found.state}. Go on with it: coordinator runs resume {run}")
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and return.")] = False,
+    coordinator: CoordinatorOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a failed or cancelled run from what it has measured. A run on `local` gets its agent again.
+
+    [bold]Examples[/bold]
+
+    coordinator runs resume 20260301-101500-4f2a
+    """
+    from coordinator.cli.connect import connected
+    from coordinator.cli.profile import agent_for, check_detach, stay
+
+    with connected(coordinator) as link:
+        spec = link.client.run(run).spec
+        if spec is None:
+            raise NotFoundError(f"run {run} has no specification")
+        if detach:
+            check_detach(link, spec.device)
+        with agent_for(link, spec):
+            link.client.resume(run)
+            if detach:
+                print(run)
+            else:
+                stay(link, run, as_json=as_json)
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """One row per run."""
+    from rich.table import Table
+
+    found = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("run", "state", "device", "space", "preset", "rounds", "widest", "device time", "begun", "LUT"):
+        found.add_column(column, no_wrap=column != "LUT")
+    for run in runs:
+        spec = run.spec
+        state = run.state if not run.reason or run.state == "done" else f"{run.state}: {run.reason}"
+        found.add_row(
+            run.run_id,
+            state[:60],
+            spec.device if spec else NOT_KNOWN,
+            spec.space.name if spec else NOT_KNOWN,
+            (spec.preset if spec.purpose == "profile" else "validate") if spec else NOT_KNOWN,
+            str(run.rounds) + (f" + {run.rounds_flagged} flagged" if run.rounds_flagged else ""),
+            f"±{percent(run.rel_halfwidth, sign=False)}" if run.rel_halfwidth is not None else NOT_KNOWN,
+            duration(run.latency_device_s + run.energy_device_s),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created_wall_s)),
+            run.lut_reference or NOT_KNOWN,
+            style=STYLES.get(run.state, "" if run.state in ENDED_STATES else "cyan"),
+        )
+    return found
