@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,6 +24,13 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 def tuples(strategy: st.SearchStrategy[Any], **sizes: int) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(strategy, **{"max_size": 4, **sizes}).map(tuple)
+
+
+def built(cls: type, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Values of a type, with a strategy for each field: a field that is added to the type must be added here."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    assert set(fields) == names, f"{cls.__name__}: {set(fields) ^ names}"
+    return st.builds(cls, **fields)
 
 
 @st.composite
@@ -83,9 +91,9 @@ def spaces(draw: st.DrawFn) -> t.SearchSpace:
     )
 
 
-cell_refs = st.builds(t.CellRef, layer=st.integers(-1, 2**31 - 1), op=uint32)
-networks = st.builds(t.Network, role=st.sampled_from(t.ROLES), choices=tuples(uint32))
-plans = st.builds(
+cell_refs = built(t.CellRef, layer=st.integers(-1, 2**31 - 1), op=uint32)
+networks = built(t.Network, role=st.sampled_from(t.ROLES), choices=tuples(uint32))
+plans = built(
     t.MeasurementPlan,
     method=st.sampled_from(t.METHODS),
     context=st.sampled_from(t.CONTEXTS),
@@ -104,6 +112,8 @@ plans = st.builds(
     network_window_s=positive,
     network_share=positive,
     segment_s=positive,
+    isolated_every=uint32,
+    other_context_every=uint32,
 )
 
 
@@ -118,7 +128,7 @@ def run_specs(draw: st.DrawFn) -> t.RunSpec:
         device=draw(named),
         space=space,
         items=tuple(draw(st.lists(st.sampled_from(items), max_size=4))),
-        networks=draw(tuples(st.builds(t.Network, st.sampled_from(t.ROLES), st.just(choices)))),
+        networks=draw(tuples(built(t.Network, role=st.sampled_from(t.ROLES), choices=st.just(choices)))),
         plan=draw(plans),
         preset=draw(words),
         dedupe=draw(st.booleans()),
@@ -129,7 +139,7 @@ def run_specs(draw: st.DrawFn) -> t.RunSpec:
     )
 
 
-host_facts = st.builds(
+host_facts = built(
     t.HostFacts,
     model=words,
     machine=words,
@@ -143,7 +153,7 @@ host_facts = st.builds(
     torch_build=words,
     edgelut_version=words,
 )
-host_states = st.builds(
+host_states = built(
     t.HostState,
     monotonic_ns=uint64,
     wall_time_s=finite,
@@ -155,7 +165,7 @@ host_states = st.builds(
     memory_available_bytes=maybe(uint64),
     other_cpu_share=maybe(finite),
 )
-meter_infos = st.builds(
+meter_infos = built(
     t.MeterInfo,
     kind=words,
     port=words,
@@ -240,7 +250,7 @@ def meter_samples(draw: st.DrawFn) -> t.MeterSamples:
     )
 
 
-power_traces = st.builds(
+power_traces = built(
     t.PowerTrace,
     segment_id=words,
     chunk=uint32,
@@ -267,7 +277,7 @@ def measurements(draw: st.DrawFn) -> t.Measurement:
     )
 
 
-leases = st.builds(
+leases = built(
     t.Lease,
     task_id=words,
     fence=uint64,
@@ -277,7 +287,7 @@ leases = st.builds(
     first_round=uint32,
     run=run_specs(),
 )
-devices = st.builds(
+devices = built(
     t.Device,
     name=words,
     device_type=words,
@@ -290,11 +300,9 @@ devices = st.builds(
     host=maybe(host_states),
     meter=maybe(meter_infos),
 )
-operator_progress = st.builds(t.OperatorProgress, item=uint32, n=uint32, rel_halfwidth=maybe(finite))
-device_activities = st.builds(
-    t.DeviceActivity, device=words, activity=words, current_a=maybe(finite), temp_c=maybe(finite)
-)
-runs = st.builds(
+operator_progress = built(t.OperatorProgress, item=uint32, n=uint32, rel_halfwidth=maybe(finite))
+device_activities = built(t.DeviceActivity, device=words, activity=words, current_a=maybe(finite), temp_c=maybe(finite))
+runs = built(
     t.Run,
     run_id=words,
     state=st.sampled_from(t.RUN_STATES),
@@ -311,8 +319,9 @@ runs = st.builds(
     devices=tuples(device_activities),
     lut_digest=words,
     lut_reference=words,
+    report=words,
 )
-lut_queries = st.builds(
+lut_queries = built(
     t.LutQuery,
     device_type=words,
     space=words,
@@ -325,7 +334,7 @@ lut_queries = st.builds(
     precision=words,
     digest=words,
 )
-lut_summaries = st.builds(
+lut_summaries = built(
     t.LutSummary,
     device_type=words,
     space=words,
@@ -346,11 +355,11 @@ lut_summaries = st.builds(
 
 STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     t.BlockSpec: block_specs(),
-    t.Cell: st.builds(t.Cell, spec=maybe(block_specs())),
-    t.Layer: st.builds(t.Layer, cells=tuples(st.builds(t.Cell, spec=maybe(block_specs())))),
+    t.Cell: built(t.Cell, spec=maybe(block_specs())),
+    t.Layer: built(t.Layer, cells=tuples(built(t.Cell, spec=maybe(block_specs())))),
     t.SearchSpace: spaces(),
     t.CellRef: cell_refs,
-    t.PlanItem: st.builds(t.PlanItem, spec=block_specs(), cells=tuples(cell_refs, min_size=1)),
+    t.PlanItem: built(t.PlanItem, spec=block_specs(), cells=tuples(cell_refs, min_size=1)),
     t.Network: networks,
     t.MeasurementPlan: plans,
     t.RunSpec: run_specs(),
