@@ -17,11 +17,19 @@ __all__ = ["KINDS", "Clock", "Decoder", "Meter", "Reading", "decoder", "identify
 
 # kind → module of agent.meters that drives it
 KINDS = {
+    "atorch": "atorch",
+    "avhzy": "avhzy",
+    "csv": "csv",
+    "dl24m": "atorch",
+    "j7c": "atorch",
+    "smartpower2": "smartpower2",
+    "smartpower3": "smartpower3",
+    "tc66c": "tc66c",
     "um24c": "um25c",
     "um25c": "um25c",
     "um34c": "um25c",
 }
-_TELLTALE = ("um25c",)  # kinds whose frames cannot be mistaken
+_TELLTALE = ("um25c", "avhzy", "smartpower3", "atorch", "tc66c")  # kinds whose frames cannot be mistaken
 
 
 def kinds() -> tuple[str, ...]:

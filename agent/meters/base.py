@@ -108,6 +108,7 @@ class LineDecoder(Decoder):
     def __init__(self) -> None:
         super().__init__()
         self._tail = bytearray()
+        self._cut = False  # the next line may have lost its beginning
 
     @abstractmethod
     def _line(self, line: str) -> Sequence[Reading] | str:
@@ -117,6 +118,9 @@ class LineDecoder(Decoder):
         self._tail += data
         *lines, self._tail = self._tail.split(b"\n")
         found: list[Reading] = []
+        if self._cut and lines:
+            self._cut = False
+            del lines[0]
         for raw in lines:
             if len(raw) > self.max_line_bytes:
                 self.rejected["line too long"] += 1
@@ -134,6 +138,7 @@ class LineDecoder(Decoder):
         return found
 
     def reset(self) -> None:
+        self._cut = True
         if self._tail:
             self.rejected["incomplete line"] += 1
             self._tail.clear()

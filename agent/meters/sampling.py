@@ -37,7 +37,7 @@ class Freshness:
 
     def is_fresh(self, t_ns: int, voltage_v: float, current_a: float, power_w: float) -> bool:
         value = (voltage_v, current_a, power_w)
-        changed = value != self._value
+        changed = value != self._value or not self._hold_ns  # a meter that speaks by itself says nothing twice
         if changed:
             if self._value is not None:
                 self._gaps_ns.append(t_ns - self._changed_ns)
@@ -68,7 +68,7 @@ class DeviceTime:
 
     def __init__(self) -> None:
         self._offset_s: float | None = None
-        self._last_s = 0.0
+        self.last_s: float | None = None
         self.residual_s = 0.0
         self.jumps = 0
 
@@ -76,12 +76,12 @@ class DeviceTime:
         arrival_s = arrival_ns * 1e-9
         offset_s = arrival_s - device_s
         if self._offset_s is not None:
-            self._offset_s += self.DRIFT * max(0.0, device_s - self._last_s)
+            self._offset_s += self.DRIFT * max(0.0, device_s - (self.last_s or 0.0))
             if abs(offset_s - self._offset_s) > self.JUMP_S:
                 self._offset_s = None
                 self.jumps += 1
         self._offset_s = offset_s if self._offset_s is None else min(self._offset_s, offset_s)
-        self._last_s = device_s
+        self.last_s = device_s
         self.residual_s = offset_s - self._offset_s
         return arrival_ns - round(self.residual_s * 1e9)
 

@@ -225,7 +225,12 @@ class SerialMeter(SamplingMeter):
             arrived_ns = self.clock.now_ns()
             for reading in readings:
                 device_s = reading.device_time_s
-                self.buffer.add(arrived_ns if device_s is None else device_time.host_ns(device_s, arrived_ns), reading)
+                if device_s is None:
+                    self.buffer.add(arrived_ns, reading)
+                elif device_s == device_time.last_s:
+                    self.buffer.lose("sample that came twice")
+                else:
+                    self.buffer.add(device_time.host_ns(device_s, arrived_ns), reading)
             if readings:
                 heard, silent = time.monotonic(), False
             elif not silent and time.monotonic() - heard > self._driver.reply_s:

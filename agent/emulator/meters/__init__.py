@@ -11,6 +11,11 @@ from protos.errors import BadInputError
 
 # kind → module of agent.emulator.meters
 _PROTOCOLS = {
+    "atorch": "atorch",
+    "avhzy": "avhzy",
+    "csv": "csv",
+    "smartpower3": "smartpower3",
+    "tc66c": "tc66c",
     "um24c": "um25c",
     "um25c": "um25c",
     "um34c": "um25c",

@@ -1,0 +1,138 @@
+"""ATORCH: UD18, UC96, J7-C, DT3010, AT24, DL24, DL24M; one report a second over Bluetooth or serial.
+
+Configuration to paste::
+
+    edgelut-agent run --meter atorch:/dev/rfcomm0        # UD18, DL24, DT3010, AT24: the checksum must hold
+    edgelut-agent run --meter j7c:/dev/rfcomm0           # J7-C, UC96: reports whose checksum never holds
+    edgelut-agent run --meter dl24m:/dev/rfcomm0         # DL24M: the same
+
+Too coarse for small operators (USB types 10 mV and 10 mA, direct-current types 0.1 V and 1 mA): whole networks only.
+Mains meters (type 01) are refused. Where the checksum is of no use a report counts only when its running time advances
+and its values are plausible.
+
+Report: FF 55 01, type, 36 bytes in all, big-endian (CursedHardware/atorch-console, syssi/esphome-atorch-dl24).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.meters.base import OUTSIDE, Clock, FrameDecoder, Meter, Reading, Verdict
+from agent.meters.sampling import Limits
+from agent.meters.serial_meter import SerialDriver, open_serial
+from agent.meters.spec import MeterSpec
+
+HEADER = b"\xff\x55"
+REPORT_BYTES, REPLY_BYTES, COMMAND_BYTES = 36, 8, 10
+_SIZES = {0x01: REPORT_BYTES, 0x02: REPLY_BYTES, 0x11: COMMAND_BYTES}
+_MAINS, _DIRECT, _USB = 0x01, 0x02, 0x03
+LIMITS = {"atorch": Limits(200.0, 30.0), "j7c": Limits(30.0, 6.5), "dl24m": Limits(200.0, 30.0)}
+STEADY_S = 10  # the running time of two reports that follow each other differs by no more
+
+
+def checksum(frame: bytes) -> int:
+    """Of all between the header and the last byte."""
+    return sum(frame[2:-1]) & 0xFF ^ 0x44
+
+
+class AtorchDecoder(FrameDecoder):
+    """Reports of USB and direct-current types; replies to commands are skipped."""
+
+    def __init__(self, kind: str = "atorch") -> None:
+        super().__init__()
+        self._checked = kind == "atorch"
+        self._limits = LIMITS[kind]
+        self._last_running_s: int | None = None
+
+    def _next(self, buffer: bytearray) -> Verdict | None:
+        if not HEADER.startswith(bytes(buffer[:2])):
+            return 1, (), OUTSIDE
+        if len(buffer) < 3:
+            return None
+        size = _SIZES.get(buffer[2])
+        if size is None:
+            return 1, (), OUTSIDE
+        if len(buffer) < size:
+            return None
+        frame = bytes(buffer[:size])
+        if self._checked and frame[-1] != checksum(frame):
+            return 1, (), "report with a wrong checksum"
+        if size != REPORT_BYTES:
+            return size, (), ""
+        reading = decode(frame)
+        if reading is None:
+            known = (
+                "report of a mains meter (type 01)" if frame[3] == _MAINS else f"report of unknown type {frame[3]:02X}"
+            )
+            return 1 if not self._checked else size, (), known
+        reason = "" if self._checked else self._implausible(frame, reading)
+        return (1, (), reason) if reason else (size, (reading,), "")
+
+    def _implausible(self, frame: bytes, reading: Reading) -> str:
+        if reading.voltage_v > self._limits.voltage_v or reading.current_a > self._limits.current_a:
+            return "report with values beyond the meter's range"
+        last, now = self._last_running_s, _running_s(frame)
+        if now is None:
+            return "report whose running time is no time"
+        self._last_running_s = now
+        return "" if last is None or 0 <= now - last <= STEADY_S else "report whose running time does not follow"
+
+
+def _running_s(frame: bytes) -> int | None:
+    at = 23 if frame[3] == _USB else 26
+    hours, minutes, seconds = int.from_bytes(frame[at : at + 2], "big"), frame[at + 2], frame[at + 3]
+    return hours * 3600 + minutes * 60 + seconds if minutes < 60 and seconds < 60 else None
+
+
+def decode(frame: bytes) -> Reading | None:
+    """A 36-byte report; None when it is neither of a USB nor of a direct-current meter.
+
+    The energy of direct-current types is left out: sources disagree about its scale.
+    """
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(frame[at : at + size], "big")
+
+    if frame[3] == _USB:
+        voltage_v, current_a = number(4, 3) / 100, number(7, 3) / 100
+        return Reading(
+            voltage_v,
+            current_a,
+            voltage_v * current_a,
+            temp_c=float(number(21, 2)),
+            charge_c=number(10, 3) * 3.6,
+            energy_j=number(13, 4) * 36.0,
+            data_minus_v=number(17, 2) / 100,
+            data_plus_v=number(19, 2) / 100,
+            model="USB",
+        )
+    if frame[3] == _DIRECT:
+        voltage_v, current_a = number(4, 3) / 10, number(7, 3) / 1000
+        return Reading(
+            voltage_v,
+            current_a,
+            voltage_v * current_a,
+            temp_c=float(number(24, 2)),
+            charge_c=number(10, 3) * 36.0,
+            model="DC",
+        )
+    return None
+
+
+def decoder(kind: str, options: Mapping[str, str]) -> AtorchDecoder:  # noqa: ARG001 - the kind says it all
+    return AtorchDecoder(kind)
+
+
+def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
+    spec.only("emulated", "first_reply_s")
+    driver = SerialDriver(
+        kind=spec.kind,
+        make_decoder=lambda: AtorchDecoder(spec.kind),
+        baud=9600,
+        rate_hz=1.0,
+        update_s=0.0,
+        limits=LIMITS[spec.kind],
+        first_reply_s=spec.number("first_reply_s", 10.0, 0.1, 120.0),
+        reply_s=4.0,
+    )
+    return open_serial(driver, spec, clock)
