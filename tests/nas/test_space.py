@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nas.space import FOLDER, builtin_spaces, load_space
+from nas.space import CANDIDATE_KINDS, FIXED_KINDS, FOLDER, SKIP_RULES, builtin_spaces, load_space
 from nas.spaces.toml_lines import toml_lines
 from protos.errors import BadInputError
-from protos.types import BlockSpec, SearchSpace
+from protos.types import ACTIVATIONS, NORMS, BlockSpec, SearchSpace
 
 OPS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
 REPEATS = (1, 4, 4, 4, 4, 4, 1)
@@ -448,3 +449,27 @@ def test_every_key_and_element_of_any_document_has_its_line(text: str) -> None:
     for path, line in lines.items():
         if isinstance(path[-1], str):
             assert path[-1] in split[line - 1]
+
+
+# ---- the documentation ----------------------------------------------------------------------------------------------
+
+
+def examples(kind: str) -> list[str]:
+    page = (FOLDER.parents[1] / "docs" / "space-files.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
+    (toml,), (yaml,), (message,) = examples("toml"), examples("yaml"), examples("text")
+    space = load_space(written(tmp_path, toml))
+    assert load_space(written(tmp_path, yaml, "my-space.yaml")) == space
+    assert space.shape == (6, 4)
+    broken = toml.replace("repeats = 3", "repeat = 3")
+    assert complaint(written(tmp_path, broken, "my-space.toml")) == message.strip()
+
+
+def test_the_documentation_names_every_key_kind_and_rule() -> None:
+    page = (FOLDER.parents[1] / "docs" / "space-files.md").read_text(encoding="utf-8")
+    keys = {"name", "input", "candidates", "stages", "stem", "head", "batch", "repeats", "stride"}
+    words = {*keys, *CANDIDATE_KINDS, *FIXED_KINDS, *SKIP_RULES, *ACTIVATIONS, *NORMS}
+    assert not {word for word in words if f"`{word}`" not in page}
