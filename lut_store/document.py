@@ -19,6 +19,8 @@ FORMAT_VERSION = 1
 
 # What of the provenance is content: the same evidence and the same method are the same LUT, whoever builds it and when.
 DIGESTED_PROVENANCE = ("evidence", "method")
+# The rest of the validation compares with other versions, which are not this one's content.
+DIGESTED_VALIDATION = ("latency", "energy")
 
 
 def _numbers(values: Any) -> Any:
@@ -72,7 +74,7 @@ def content(lut: Lut) -> dict[str, Any]:
         "latency": _metric(lut.latency),
         "energy": _metric(lut.energy),
         "flags": _flags(lut.flags),
-        "validation": lut.validation,
+        "validation": {key: lut.validation[key] for key in DIGESTED_VALIDATION if key in lut.validation},
         "provenance": {key: lut.provenance[key] for key in DIGESTED_PROVENANCE if key in lut.provenance},
     }
 
@@ -91,6 +93,7 @@ def to_document(lut: Lut) -> dict[str, Any]:
         "version": lut.version,
         "created_wall_s": lut.created_wall_s,
         **content(lut),
+        "validation": lut.validation,
         "provenance": lut.provenance,
     }
 

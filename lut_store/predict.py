@@ -77,7 +77,7 @@ class SumTable:
             if unsigned[start : start + CHUNK_ROWS].max() >= ops:
                 raise self._first_unusable(part, start)
             rows = len(part)
-            by_layer[:, :rows] = part.T
+            by_layer[:, :rows] = part.astype(np.int16).T  # narrow first: the transpose is what costs
             total = out[start : start + rows]
             for group, table in zip(self.groups, self.tables, strict=True):
                 joint = by_layer[group[0], :rows]

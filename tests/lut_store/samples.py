@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,20 @@ from protos.types import (
     Cell,
     CellRef,
     Configuration,
+    HostState,
+    LatencyRound,
     Layer,
+    Measurement,
+    MeasurementPlan,
+    MeterInfo,
+    MeterSamples,
+    Network,
+    NetworkTimings,
+    PathTimings,
     PlanItem,
+    PowerTrace,
+    PowerWindow,
+    RunSpec,
     SearchSpace,
 )
 
@@ -99,3 +112,81 @@ def random_choices(space: SearchSpace, count: int, *, seed: int = 0) -> np.ndarr
     rng = np.random.default_rng(seed)
     columns = [rng.choice(space.allowed(layer), count) for layer in range(len(space.layers))]
     return np.stack(columns, axis=1)
+
+
+def run_of(space: SearchSpace | None = None, *, device: str = "rpi3b", networks: int = 6, seed: int = 0) -> RunSpec:
+    space = space or space_of()
+    roles = ("fit", "validation", "anchor")
+    chosen = random_choices(space, networks, seed=seed).tolist()
+    return RunSpec(
+        device=device,
+        space=space,
+        items=items_of(space),
+        networks=tuple(Network(roles[index % 3], tuple(choices)) for index, choices in enumerate(chosen)),
+        plan=MeasurementPlan(),
+        seed=seed,
+    )
+
+
+def round_of(spec: RunSpec, *, paths: int = 4, seed: int = 0) -> LatencyRound:
+    """A latency round of random paths and every network, shuffled."""
+    rng = np.random.default_rng(seed)
+    slots = len(spec.space.stem) + len(spec.space.layers) + len(spec.space.head)
+    executions = paths + len(spec.networks)
+    return LatencyRound(
+        round_index=seed,
+        started_ns=10**12,
+        ended_ns=2 * 10**12,
+        paths=PathTimings(
+            calls=1,
+            choices=tuple(random_choices(spec.space, paths, seed=seed).ravel().tolist()),
+            block_ns=tuple(rng.integers(0, 10**6, paths * slots).tolist()),
+            total_ns=tuple(rng.integers(10**6, 10**7, paths).tolist()),
+        ),
+        networks=NetworkTimings(
+            calls=1,
+            network=tuple(range(len(spec.networks))),
+            total_ns=tuple(rng.integers(10**6, 10**7, len(spec.networks)).tolist()),
+        ),
+        order=tuple(rng.permutation(executions).tolist()),
+        probe_ns=tuple(rng.integers(10**5, 2 * 10**5, executions + 1).tolist()),
+    )
+
+
+def trace_of(*, samples: int = 20, seed: int = 0) -> PowerTrace:
+    rng = np.random.default_rng(seed)
+    return PowerTrace(
+        segment_id="segment",
+        chunk=seed,
+        windows=(PowerWindow("idle", 0, 10**9), PowerWindow("item", 10**9, 2 * 10**9, index=1, count=40)),
+        samples=MeterSamples(
+            t_ns=tuple(range(0, samples * 10**8, 10**8)),
+            voltage_v=(5.1,) * samples,
+            current_a=tuple(rng.uniform(0.2, 0.7, samples).tolist()),
+            power_w=tuple(rng.uniform(1.0, 3.5, samples).tolist()),
+            fresh=(True,) * samples,
+        ),
+        meter=MeterInfo("um25c", emulated=True),
+    )
+
+
+def measurement_of(
+    task_id: str,
+    part: LatencyRound | PowerTrace,
+    *,
+    fence: int = 1,
+    sequence: int = 0,
+    name: str = "",
+    flags: tuple[str, ...] = (),
+) -> Measurement:
+    return Measurement(
+        id=name or uuid.uuid4().hex,
+        task_id=task_id,
+        fence=fence,
+        sequence=sequence,
+        before=HostState(monotonic_ns=1, temp_c=50.5),
+        after=HostState(monotonic_ns=2),
+        flags=flags,
+        latency=part if isinstance(part, LatencyRound) else None,
+        power=part if isinstance(part, PowerTrace) else None,
+    )

@@ -1,0 +1,51 @@
+"""What the store gives back about runs, tasks and measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protos.types import Measurement, RunSpec
+
+TASK_STATES = ("pending", "leased", "done")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    run_id: str
+    spec: RunSpec
+    state: str
+    reason: str
+    created_wall_s: float
+    lut_digest: str
+    lut_reference: str
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """device and fence are those of the newest lease; attempts counts failures, reason is that of the newest one."""
+
+    task_id: str
+    kind: str
+    state: str  # one of TASK_STATES
+    device: str
+    fence: int
+    attempts: int
+    first_round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one measurement. A refusal has the name of a gRPC status as its code, and a sentence."""
+
+    id: str
+    status: str  # "stored" | "duplicate" | "refused"
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class StoredMeasurement:
+    device: str
+    measurement: Measurement
+    received_wall_s: float
