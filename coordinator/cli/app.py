@@ -16,6 +16,7 @@ EPILOG = "Start with:  coordinator profile --device local"
 app = typer.Typer(
     name="coordinator",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,7 +38,8 @@ def _version(value: bool) -> None:
 @app.callback()
 def _coordinator(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Turns edge devices into latency and energy look-up tables that say how true they are."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STYLES = {"idle": "green", "busy": "cyan", "broken": "red", "gone": "dim"}
-EMULATED = {"none": "", "meter": "meter", "device": "device"}
 
 
 def devices(coordinator: CoordinatorOption = "", as_json: JsonOption = False) -> None:
@@ -44,15 +43,14 @@ def table(known: Sequence[Device], now_s: float) -> Table:
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("name", "type", "state", "emulated", "meter", "model", "memory", "°C", "torch", "seen"):
-        found.add_column(column, no_wrap=True)
+    for column in ("name", "type", "state", "meter", "model", "memory", "°C", "torch", "seen"):
+        found.add_column(column, no_wrap=column != "model")
     for device in known:
         temperature = device.host.temp_c if device.host else None
         found.add_row(
             device.name,
-            device.device_type,
+            device.device_type + (" (emulated)" if device.emulation == "device" else ""),
             f"{device.state}: {device.reason}" if device.reason else device.state,
-            EMULATED.get(device.emulation, device.emulation),
             _meter(device),
             device.facts.model or NOT_KNOWN,
             bytes_text(device.facts.memory_bytes or None),

@@ -46,7 +46,7 @@ RUNTIME, PRECISION = Configuration.runtime, Configuration.precision  # the ones 
 
 @app.command("list")
 def list_(
-    reference: Annotated[str, typer.Argument(metavar="[REF]", help="Only these: TYPE[/SPACE][@VERSION].")] = "",
+    reference: Annotated[str, typer.Argument(metavar="[REF]", help=r"Only these: TYPE\[/SPACE]\[@VERSION].")] = "",
     context: ContextFilter = "",
     threads: ThreadsFilter = None,
     batch: BatchFilter = None,
@@ -193,21 +193,23 @@ def validate(
         str,
         typer.Option("--preset", "-p", metavar="quick|standard|thorough", help="How many networks, and how exactly."),
     ] = "quick",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the networks. Default: a new one.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of the networks. Default: a new one.")] = None,
     context: ContextFilter = "",
     threads: ThreadsFilter = None,
     batch: BatchFilter = None,
     emulation: EmulationFilter = "",
     runtime: RuntimeFilter = "",
     precision: PrecisionFilter = "",
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and return; needs a daemon.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", metavar="", help="Print the run's id and return; needs a daemon.")
+    ] = False,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Measure fresh networks on the device and compare them with what a stored LUT predicts.
 
-    Networks are called exactly as the LUT's configuration says. The anchors, which every run measures, tell how far the
-    device has moved since; the errors are given without and with that rescaling.
+    Networks are called exactly as the LUT's configuration says. Errors are given as the LUT stands, and rescaled
+    by the anchor networks, which every run measures and which tell how far the device has moved.
 
     [bold]Examples[/bold]
 

@@ -28,20 +28,30 @@ CoordinatorOption = Annotated[
         rich_help_panel="Where",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on stdout instead of tables.")]
 ReferenceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="REF", help="TYPE[/SPACE][@VERSION|@latest], for example rpi3b/fbnet-cifar10@3; or a LUT file."
+        metavar="REF", help=r"TYPE\[/SPACE]\[@VERSION|@latest], for example rpi3b/fbnet-cifar10@3; or a LUT file."
     ),
 ]
-ContextFilter = Annotated[str, typer.Option("--context", metavar="|".join(CONTEXTS), help="Of this context.")]
-ThreadsFilter = Annotated[int | None, typer.Option("--threads", min=1, help="Of so many threads.")]
-BatchFilter = Annotated[int | None, typer.Option("--batch", min=1, help="Of this batch size.")]
-RuntimeFilter = Annotated[str, typer.Option("--runtime", help="Of this runtime.")]
-PrecisionFilter = Annotated[str, typer.Option("--precision", help="Of this precision.")]
+WHICH = "Which configuration, when there are several"
+ContextFilter = Annotated[
+    str, typer.Option("--context", metavar="|".join(CONTEXTS), help="Its context.", rich_help_panel=WHICH)
+]
+ThreadsFilter = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Its number of threads.", rich_help_panel=WHICH)
+]
+BatchFilter = Annotated[
+    int | None, typer.Option("--batch", min=1, metavar="N", help="Its batch size.", rich_help_panel=WHICH)
+]
+RuntimeFilter = Annotated[str, typer.Option("--runtime", metavar="NAME", help="Its runtime.", rich_help_panel=WHICH)]
+PrecisionFilter = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="Its precision.", rich_help_panel=WHICH)
+]
 EmulationFilter = Annotated[
-    str, typer.Option("--emulation", metavar="|".join(EMULATIONS), help="Real (none), emulated meter or device.")
+    str,
+    typer.Option("--emulation", metavar="|".join(EMULATIONS), help="What of it is emulated.", rich_help_panel=WHICH),
 ]
 
 

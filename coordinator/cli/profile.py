@@ -47,9 +47,12 @@ def profile(
             metavar="|".join(CONTEXTS), help="One inference with cold caches, or back to back.", rich_help_panel=MEASURE
         ),
     ] = "cold",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.", rich_help_panel=MEASURE)] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Threads of the runtime.", rich_help_panel=MEASURE)
+    ] = 1,
     no_dedupe: Annotated[
-        bool, typer.Option("--no-dedupe", help="Measure equal operators separately.", rich_help_panel=MEASURE)
+        bool,
+        typer.Option("--no-dedupe", metavar="", help="Measure equal operators separately.", rich_help_panel=MEASURE),
     ] = False,
     meter: Annotated[
         str,
@@ -61,9 +64,13 @@ def profile(
     ] = "",
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of the networks and of the order. Default: a new one.", rich_help_panel=MEASURE),
+        typer.Option(
+            min=0, metavar="N", help="Of the networks and of the order. Default: a new one.", rich_help_panel=MEASURE
+        ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and return; needs a daemon.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", metavar="", help="Print the run's id and return; needs a daemon.")
+    ] = False,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -115,8 +122,9 @@ def run_on(link: Link, spec: RunSpec, *, detach: bool = False, as_json: bool = F
         spec = replace(spec, device=spec_device(link))
     if link.embedded and not is_local(spec.device):
         raise UnavailableError(
-            f"no coordinator runs, so no agent of {spec.device!r} can be connected: start one with `coordinator serve`, and on "
-            f"the board `edgelut-agent run --coordinator HOST:PORT --device-type TYPE` (or profile this machine: --device local)"
+            f"no coordinator runs, so no agent of {spec.device!r} can be connected: start `coordinator serve`, and on "
+            f"the board `edgelut-agent run --coordinator HOST:PORT --device-type TYPE`; or profile this machine with "
+            f"--device local"
         )
     with agent_for(link, spec):
         announce(spec, fitting(spec.device, link.client.devices()))

@@ -31,7 +31,7 @@ def _runs(context: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The newest so many.")] = LISTED,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="The newest so many.")] = LISTED,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +91,7 @@ def cancel(run: RunArgument, coordinator: CoordinatorOption = "", as_json: JsonO
 @app.command()
 def resume(
     run: RunArgument,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and return.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", metavar="", help="Print the run's id and return.")] = False,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,7 @@ def serve(
         str,
         typer.Option("--db", metavar="URL", help="The database. Default: the embedded one, in the XDG data directory."),
     ] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens in detail.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Log what happens in detail.")] = False,
 ) -> None:
     """Run the coordinator: agents and commands connect to it.
 
