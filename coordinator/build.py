@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from lut_store.estimate.energy import PowerEstimate, estimate_power
-from lut_store.store import Store, StoredMeasurement
 
 from lut_store.estimate.correction import Correction, counts, fit_correction, kinds_of
 from lut_store.estimate.executions import Array, slot_items
@@ -17,19 +16,23 @@ from lut_store.estimate.latency import Z95, LatencyEstimate, device_seconds, est
 from lut_store.estimate.validation import errors, noise_floor
 from lut_store.lut import Lut
 from lut_store.metric import Metric
-from protos.errors import BadInputError
+from lut_store.store import Store, StoredMeasurement
+from protos.errors import BadInputError, NotFoundError
 from protos.types import (
     CONTEXTS,
     CellRef,
     Configuration,
     Device,
     LatencyRound,
+    LutQuery,
     Measurement,
     MeterInfo,
     PowerTrace,
     RunSpec,
 )
 
+SHIFT_FINDING = 0.02  # of the anchors between two runs of one board
+DISTURBED_FINDING = 0.3  # share of executions
 LEAST_SAMPLES = 8  # fresh meter samples below which a cell's energy is flagged
 SEED_DIGITS = 15  # of the evidence's digest: the bootstrap is seeded from what it resamples
 
@@ -88,7 +91,59 @@ def build_lut(store: Store, run_id: str) -> Lut:
         raise BadInputError(f"run {run_id} has no latency measurement; there is nothing to build a LUT from")
     known = {device.name: device for device in store.devices()}
     lut = lut_of(spec, evidence, [known[name] for name in evidence.devices if name in known], run_id)
-    return store.add_lut(lut, [run_id])
+    said, previous = findings(lut), _previous(store, lut)
+    validation: dict[str, Any] = {}
+    if previous is not None and (shift := anchor_shift(lut, previous)) is not None:
+        validation["anchor_shift"] = {"against": previous.reference, "shift": shift}
+        if abs(shift) > SHIFT_FINDING:
+            said.append(f"the anchor networks are {shift:+.1%} from {previous.reference}: compare the two with care")
+    validation = dict(lut.validation) | validation | {"findings": said}
+    return store.add_lut(replace(lut, validation=validation), [run_id])
+
+
+def findings(lut: Lut) -> list[str]:
+    """What a reader should hear before using the table, in sentences."""
+    said = []
+    if lut.provenance["rounds_flagged"]:
+        said.append(
+            f"{lut.provenance['rounds_flagged']} rounds were flagged (hot, throttled or disturbed) and left out"
+        )
+    if lut.provenance["disturbed_share"] > DISTURBED_FINDING:
+        said.append(f"{lut.provenance['disturbed_share']:.0%} of the executions were disturbed and left out")
+    words: dict[str, int] = {}
+    for own in lut.flags.values():
+        for word in own:
+            words[word] = words.get(word, 0) + 1
+    said += [f"{count} cells: {word}" for word, count in sorted(words.items())]
+    return said
+
+
+def _previous(store: Store, lut: Lut) -> Lut | None:
+    """The newest version of the same configuration, measured on the same devices."""
+    c = lut.configuration
+    query = LutQuery(
+        c.device_type, c.space, "latest", c.emulation, c.context, c.threads, c.batch, c.runtime, c.precision
+    )
+    try:
+        newest = store.lut(query)
+    except NotFoundError:
+        return None
+    names = [[d["name"] for d in table.provenance.get("devices", [])] for table in (lut, newest)]
+    return newest if names[0] == names[1] else None
+
+
+def anchor_shift(lut: Lut, previous: Lut) -> float | None:
+    """How far the anchors, the same networks in every run, have moved since the previous version; None if they say
+    nothing.
+    """
+    ratios = anchor_ratios(previous, {tuple(a["choices"]): a["latency_s"] for a in lut.validation["anchors"]})
+    return float(np.median(ratios)) - 1 if ratios else None
+
+
+def anchor_ratios(lut: Lut, now_s: Mapping[tuple[int, ...], float | None]) -> list[float]:
+    """Latency now ÷ latency with the LUT of every anchor network that both know."""
+    then = {tuple(a["choices"]): a["latency_s"] for a in lut.validation.get("anchors", [])}
+    return [now / then[choices] for choices, now in now_s.items() if now and then.get(choices)]
 
 
 def lut_of(spec: RunSpec, evidence: Evidence, devices: Sequence[Device], run_id: str) -> Lut:
@@ -352,12 +407,9 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
     held_out = role == "validation"
     choices = np.array([n.choices for n in spec.networks])
     predicted = lut.predict(choices)[:, 0]  # (M,)
-    then = {tuple(a["choices"]): a["latency_s"] for a in lut.validation.get("anchors", [])}
-    ratios = [
-        latency.network_s[i] / then[n.choices]
-        for i, n in enumerate(spec.networks)
-        if n.role == "anchor" and then.get(n.choices) and np.isfinite(latency.network_s[i])
-    ]
+    ratios = anchor_ratios(
+        lut, {n.choices: _known(latency.network_s[i]) for i, n in enumerate(spec.networks) if n.role == "anchor"}
+    )
     factor = float(np.median(ratios)) if ratios else None
     repeat, floor = noise_floor(latency.network_half_s[:, held_out])
     report: dict[str, Any] = {
