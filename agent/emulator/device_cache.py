@@ -1,0 +1,56 @@
+"""The last-level cache of an emulated board: least-recently-used eviction over named ranges of bytes.
+
+Whether an operator finds its weights, its input and its code in the cache depends on all that ran before it. That is
+why networks on an emulated board are not exactly the sum of their operators.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from agent.emulator.device_types import DeviceType
+
+
+class Cache:
+    """`capacity_bytes` in all; one range holds at most `stream_share` of them: a stream does not flush everything."""
+
+    def __init__(self, capacity_bytes: int, stream_share: float) -> None:
+        self._capacity = capacity_bytes
+        self._limit = int(capacity_bytes * stream_share)
+        self._resident: OrderedDict[int, int] = OrderedDict()  # range → bytes of it in the cache, oldest first
+        self._used = 0
+
+    @classmethod
+    def of(cls, board: DeviceType) -> Cache:
+        """An empty cache of this board."""
+        return cls(board.cache_bytes, board.memory.stream_share)
+
+    def touch(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
+        """Use ranges (name, bytes) one after another; the bytes of each that were missing."""
+        resident, limit, capacity = self._resident, self._limit, self._capacity
+        missing = []
+        for name, size in ranges:
+            had = resident.get(name, 0)
+            missing.append(size - had if size > had else 0)
+            kept = size if size < limit else limit
+            resident[name] = kept
+            resident.move_to_end(name)
+            self._used += kept - had
+            if self._used > capacity:
+                self._evict(capacity)
+        return missing
+
+    def sweep(self, size_bytes: int) -> None:
+        """Run through another buffer. Of what was there, only what still has room beside it stays."""
+        self._evict(max(0, self._capacity - size_bytes))
+
+    def _evict(self, room: int) -> None:
+        """The oldest go until `room` bytes are used; of the last one only as much as must."""
+        while self._used > room:
+            oldest, size = self._resident.popitem(last=False)
+            self._used -= size
+            if self._used < room:
+                self._resident[oldest] = room - self._used
+                self._resident.move_to_end(oldest, last=False)
+                self._used = room
