@@ -93,9 +93,9 @@ def read(path: Path) -> Node:
     """The root of a space file, a table. Raises BadInputError with file and line when there is none to be had."""
     text = _text(path)
     try:
-        root = _read_toml(path.name, text) if path.suffix.lower() == ".toml" else _read_yaml(path.name, text)
+        root = _read_toml(str(path), text) if path.suffix.lower() == ".toml" else _read_yaml(str(path), text)
     except RecursionError as error:
-        raise BadInputError(f"{path.name}: nested too deeply for a space file") from error
+        raise BadInputError(f"{path}: nested too deeply for a space file") from error
     root.entries()
     return root
 
@@ -114,7 +114,7 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise BadInputError(f"{path.name}, line {line}: not UTF-8 text") from error
+        raise BadInputError(f"{path}, line {line}: not UTF-8 text") from error
 
 
 # ---- TOML -----------------------------------------------------------------------------------------------------------

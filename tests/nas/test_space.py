@@ -82,9 +82,12 @@ def written(folder: Path, text: str, name: str = "space.toml") -> Path:
 
 
 def complaint(path: Path) -> str:
+    """What is said about a file, with its name in place of its path."""
     with pytest.raises(BadInputError) as caught:
         load_space(path)
-    return str(caught.value)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    return message.replace(str(path), path.name)
 
 
 # ---- built in -------------------------------------------------------------------------------------------------------
