@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Spool:
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._lock_fd = _lock(directory)
+        self._index = threading.Lock()  # `put` may run in a thread; never held while the disk works
         self._entries: dict[str, Entry] = {}
         self._next = 0
         self._load()
@@ -76,21 +78,25 @@ class Spool:
         """Store it durably. Raises SpoolFullError, with a sentence, when the spool's limit or the disk has no room."""
         payload = to_message(measurement).SerializeToString()
         size = HEADER.size + len(payload)
-        if self._used_bytes + size > self._limit_bytes:
-            raise SpoolFullError(
-                f"the spool {self._directory} holds {self._used_bytes / 1e6:.1f} MB in {len(self)} measurements that "
-                f"no coordinator has acknowledged, and its limit is {self._limit_bytes / 1e6:.1f} MB; measuring goes "
-                "on when the coordinator takes some"
-            )
-        path = self._directory / f"{self._next:012d}-{measurement.id}{SUFFIX}"
+        with self._index:
+            if self._used_bytes + size > self._limit_bytes:
+                raise SpoolFullError(
+                    f"the spool {self._directory} holds {self._used_bytes / 1e6:.1f} MB in {len(self)} measurements "
+                    f"that no coordinator has acknowledged, and its limit is {self._limit_bytes / 1e6:.1f} MB; "
+                    "measuring goes on when the coordinator takes some"
+                )
+            path = self._directory / f"{self._next:012d}-{measurement.id}{SUFFIX}"
+            self._next += 1
+            self._used_bytes += size
         try:
             _write(path, HEADER.pack(MAGIC, zlib.crc32(payload), len(payload)) + payload)
         except OSError as error:
+            with self._index:
+                self._used_bytes -= size
             raise SpoolFullError(f"the spool {self._directory} cannot be written: {error.strerror}") from error
-        self._next += 1
         entry = Entry(measurement.id, measurement.task_id, measurement.fence, path, size)
-        self._entries[entry.id] = entry
-        self._used_bytes += size
+        with self._index:
+            self._entries[entry.id] = entry
         return entry
 
     def read(self, entry: Entry) -> common_pb2.Measurement | None:
@@ -120,8 +126,9 @@ class Spool:
         os.close(self._lock_fd)
 
     def _forget(self, entry: Entry) -> None:
-        del self._entries[entry.id]
-        self._used_bytes -= entry.size_bytes
+        with self._index:
+            del self._entries[entry.id]
+            self._used_bytes -= entry.size_bytes
 
     def _load(self) -> None:
         for path in self._directory.glob("*.part"):  # the write that a crash interrupted; it was never offered

@@ -1,0 +1,262 @@
+"""One device: takes leases from the session, performs them one after another, and stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from agent.host import HostReader
+from agent.logs import DEVICE
+from agent.metering import Meters
+from agent.runner import Runner, RunnerError
+from agent.session import Session
+from agent.spool import Spool, SpoolFullError
+from agent.task import Outcome, perform
+from protos import agent_pb2
+from protos.convert import from_message, to_message
+from protos.types import HostFacts, HostState, Lease, Measurement, MeterInfo
+
+log = logging.getLogger(__name__)
+
+IDLE_STATE_EVERY_S = 5.0
+MEND_EVERY_S = 60.0
+SPOOL_RETRY_S = 5.0
+STOP_WORK_S = 4.0  # a round in hand may end; then its worker is ended
+STOP_FLUSH_S = 3.0  # what is not acknowledged by then stays in the spool
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is to a coordinator. emulation: "none", "meter" or "device"."""
+
+    device: str
+    device_type: str
+    emulation: str = "none"
+
+
+class Agent:
+    """The daemon of one device. `patience_s`: how long to be without a coordinator before `run` gives up."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        runner: Runner,
+        meters: Meters,
+        spool: Spool,
+        address: str,
+        patience_s: float | None = None,
+    ) -> None:
+        self._identity = identity
+        self._runner = runner
+        self._meters = meters
+        self._spool = spool
+        self._session = Session(address, spool, self, patience_s)
+        self._facts = HostFacts()
+        self._meter: MeterInfo | None = None
+        self._next: Lease | None = None
+        self._lease: Lease | None = None
+        self._arrived = asyncio.Event()
+        self._halt = ""
+        self._revoked = False
+        self._activity = "idle"
+        self._host: HostState | None = None
+        self._current_a: float | None = None
+        self._broken = ""
+        self._stopping = asyncio.Event()
+        self._resting = asyncio.Event()  # no task is being performed
+        self._resting.set()
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether a coordinator has ever welcomed this agent."""
+        return self._session.welcomed
+
+    def stop(self) -> None:
+        """End `run` in good order: the round in hand ends or is given back, the spool is offered once more."""
+        self._halt = "the agent is stopping"
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises BadInputError for a meter that does not answer or an agent that is refused, and
+        UnavailableError when there was no coordinator for patience_s.
+        """
+        DEVICE.set(self._identity.device)
+        try:
+            self._meter = await self._meters.look()
+            await self._learn()
+            duties = [
+                asyncio.create_task(duty) for duty in (self._session.run(), self._work(), self._watch(), self._mend())
+            ]
+            stopping = asyncio.create_task(self._stopping.wait())
+            try:
+                done, _ = await asyncio.wait({stopping, *duties}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                await self._drain()
+            finally:
+                await _cancelled(stopping, *duties)
+        finally:
+            await self._runner.close()
+            await self._meters.close()
+
+    # ---- for the session
+
+    def hello(self) -> agent_pb2.Hello:
+        hello = agent_pb2.Hello(
+            device=self._identity.device,
+            device_type=self._identity.device_type,
+            emulation=self._identity.emulation,
+            version=self._facts.edgelut_version,
+            facts=to_message(self._facts),
+            meter=None if self._meter is None else to_message(self._meter),
+        )
+        if self._lease is not None and not self._revoked:
+            hello.held.append(agent_pb2.HeldTask(task_id=self._lease.task_id, fence=self._lease.fence))
+        return hello
+
+    def status(self) -> agent_pb2.AgentStatus:
+        return agent_pb2.AgentStatus(
+            host=None if self._host is None else to_message(self._host),
+            task_id=self._session.ending if self._lease is None else "" if self._revoked else self._lease.task_id,
+            activity=self._activity,
+            current_a=self._current_a,
+            spool_depth=len(self._spool),
+            broken_reason=self._broken,
+        )
+
+    def leased(self, lease: agent_pb2.Lease) -> None:
+        """Take a lease; it replaces another one, because a device does one task at a time and the coordinator knows."""
+        try:
+            taken = from_message(Lease, lease)
+        except ValueError as error:
+            log.error("task %s cannot be: %s", lease.task_id, error)
+            self._session.end_task(lease.task_id, lease.fence, f"the lease cannot be: {error}")
+            return
+        held = self._lease
+        if held is not None and (held.task_id, held.fence) == (taken.task_id, taken.fence):
+            return
+        if held is not None:
+            self.revoked(held.task_id, held.fence, f"task {taken.task_id} takes its place")
+        self._next = taken
+        self._arrived.set()
+
+    def revoked(self, task_id: str, fence: int, reason: str) -> None:
+        """Stop the task at its next round or window."""
+        if self._next is not None and (self._next.task_id, self._next.fence) == (task_id, fence):
+            self._next = None
+        held = self._lease
+        if held is not None and (held.task_id, held.fence) == (task_id, fence) and not self._revoked:
+            log.info("task %s is taken back: %s", task_id, reason)
+            self._revoked, self._halt = True, self._halt or reason or "the lease was taken back"
+
+    # ---- for the task
+
+    async def store(self, measurement: Measurement) -> None:
+        said = False
+        while True:
+            try:
+                await asyncio.to_thread(self._spool.put, measurement)
+            except SpoolFullError as error:
+                if not said:
+                    log.error("%s", error)
+                    said = True
+                if self._stopping.is_set():
+                    log.error("measurement %s is lost: the agent stops, and the spool has no room", measurement.id)
+                    return
+                self._activity = "waiting: the spool is full"
+                self._session.taken.clear()
+                await _within(self._session.taken, SPOOL_RETRY_S)
+            else:
+                self._session.wake()
+                return
+
+    def show(self, activity: str, host: HostState | None = None, current_a: float | None = None) -> None:
+        self._activity = activity
+        self._host = host or self._host
+        self._current_a = current_a
+
+    def halted(self) -> str:
+        return self._halt
+
+    # ---- work
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            lease, self._next = self._next, None
+            if lease is not None and not self._stopping.is_set():
+                await self._perform(lease)
+
+    async def _perform(self, lease: Lease) -> None:
+        self._lease, self._revoked, self._halt = lease, False, ""
+        log.info("%s task %s of run %s", lease.kind, lease.task_id, lease.run_id)
+        self._resting.clear()
+        try:
+            outcome = await perform(lease, self._runner, self._meters, self)
+        except Exception as error:  # one lease must not end the daemon: what is wrong may be the run
+            log.exception("task %s", lease.task_id)
+            outcome = Outcome(f"the agent failed: {type(error).__name__}: {error}", broken=True)
+        finally:
+            self._resting.set()
+        self._lease = None
+        self.show("idle")
+        if outcome.broken:
+            self._broken = outcome.reason
+        if self._revoked:
+            return
+        log.log(
+            logging.WARNING if outcome.reason else logging.INFO,
+            "task %s %s",
+            lease.task_id,
+            f"is given back: {outcome.reason}" if outcome.reason else "is complete",
+        )
+        self._session.end_task(lease.task_id, lease.fence, outcome.reason)
+
+    async def _learn(self) -> None:
+        """The facts of this board; without torch's when the worker cannot run, and then the board is broken."""
+        try:
+            self._facts = await self._runner.facts()
+            self._broken = ""
+        except RunnerError as error:
+            log.error("%s", error)
+            self._broken = str(error)
+            self._facts = await asyncio.to_thread(HostReader().facts)
+
+    async def _watch(self) -> None:
+        """Keep the state fresh while nothing is measured."""
+        while True:
+            if self._lease is None:
+                self._host = await self._runner.state()
+            await asyncio.sleep(IDLE_STATE_EVERY_S)
+
+    async def _mend(self) -> None:
+        """A broken board tries itself from time to time."""
+        while True:
+            await asyncio.sleep(MEND_EVERY_S)
+            if self._broken and self._lease is None:
+                await self._learn()
+
+    async def _drain(self) -> None:
+        """Let the round in hand end, or end it; then offer what is left."""
+        log.info("stopping")
+        if not await _within(self._resting, STOP_WORK_S):
+            log.info("the round in hand takes too long: given up")
+            await self._runner.close()
+            await _within(self._resting, STOP_WORK_S)
+        if not await self._session.flushed(STOP_FLUSH_S):
+            log.warning("%d measurements stay in the spool; they are sent after the next start", len(self._spool))
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        return await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+
+
+async def _cancelled(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
