@@ -263,6 +263,7 @@ class MeasurementPlan(_message.Message):
     SEGMENT_S_FIELD_NUMBER: _builtins.int
     ISOLATED_EVERY_FIELD_NUMBER: _builtins.int
     OTHER_CONTEXT_EVERY_FIELD_NUMBER: _builtins.int
+    NETWORKS_PER_ROUND_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """"paths" | "isolated" """
     context: _builtins.str
@@ -290,6 +291,8 @@ class MeasurementPlan(_message.Message):
     """method "paths": every n-th round also runs hot loops, to show their error; 0: never"""
     other_context_every: _builtins.int
     """every n-th round also measures the validation networks in the other context; 0: never"""
+    networks_per_round: _builtins.int
+    """a round times this many of the run's networks, in turn; 0: all of them"""
     def __init__(
         self,
         *,
@@ -312,10 +315,11 @@ class MeasurementPlan(_message.Message):
         segment_s: _builtins.float = ...,
         isolated_every: _builtins.int = ...,
         other_context_every: _builtins.int = ...,
+        networks_per_round: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "energy_budget_s", b"energy_budget_s", "idle_s", b"idle_s", "idle_share", b"idle_share", "isolated_every", b"isolated_every", "latency_budget_s", b"latency_budget_s", "method", b"method", "network_share", b"network_share", "network_window_s", b"network_window_s", "other_context_every", b"other_context_every", "paths_per_round", b"paths_per_round", "rounds_per_task", b"rounds_per_task", "segment_s", b"segment_s", "sweep_bytes", b"sweep_bytes", "target_rel_halfwidth", b"target_rel_halfwidth", "threads", b"threads", "timed_calls", b"timed_calls", "warmup_calls", b"warmup_calls", "window_s", b"window_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "energy_budget_s", b"energy_budget_s", "idle_s", b"idle_s", "idle_share", b"idle_share", "isolated_every", b"isolated_every", "latency_budget_s", b"latency_budget_s", "method", b"method", "network_share", b"network_share", "network_window_s", b"network_window_s", "networks_per_round", b"networks_per_round", "other_context_every", b"other_context_every", "paths_per_round", b"paths_per_round", "rounds_per_task", b"rounds_per_task", "segment_s", b"segment_s", "sweep_bytes", b"sweep_bytes", "target_rel_halfwidth", b"target_rel_halfwidth", "threads", b"threads", "timed_calls", b"timed_calls", "warmup_calls", b"warmup_calls", "window_s", b"window_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -291,6 +291,7 @@ class MeasurementPlan:
     segment_s: float = 300.0
     isolated_every: int = 0  # method "paths": every n-th round also runs hot loops, to show their error; 0: never
     other_context_every: int = 0  # every n-th round also times the validation networks in the other context; 0: never
+    networks_per_round: int = 0  # a round times this many of the run's networks, in turn; 0: all of them
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)

@@ -114,6 +114,7 @@ plans = built(
     segment_s=positive,
     isolated_every=uint32,
     other_context_every=uint32,
+    networks_per_round=uint32,
 )
 
 
