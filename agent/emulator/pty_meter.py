@@ -17,6 +17,7 @@ from agent.meters.base import Clock, Reading
 
 WATCHED_S = 1.0  # without a reader for this long the model advances coarsely, so that it does not disturb what is timed
 COARSE_TICK_S = 0.25
+OVERFLOW_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class PtyMeter:
         self._closing = False
         self._first_s: float | None = None
         self._heard_s = float("-inf")
-        self._held: list[tuple[float, bytes]] = []
+        self._held: list[tuple[float, bytes]] = []  # (when it may leave, what)
+        self._leaving = bytearray()
         self._tick_s = max(0.002, min(0.01, self.model.settings.update_s / 2))
         self.plug()
         self._thread = threading.Thread(target=self._serve, name=f"emulated-{protocol}", daemon=True)
@@ -108,6 +110,7 @@ class PtyMeter:
                 if fd >= 0:
                     os.close(fd)
             self._master = self._slave = -1
+            self._leaving.clear()
             if self._link is not None:
                 self._link.unlink(missing_ok=True)
 
@@ -129,7 +132,8 @@ class PtyMeter:
             watched = now_s - self._heard_s < WATCHED_S
             with self._lock:
                 watch = [fd for fd in (self._master, self._wake_read) if fd >= 0]
-            ready, _, _ = select.select(watch, [], [], self._tick_s if watched else COARSE_TICK_S)
+                full = [self._master] if self._leaving and self._master >= 0 else []
+            ready, _, _ = select.select(watch, full, [], self._tick_s if watched else COARSE_TICK_S)
             if self._wake_read in ready:
                 os.read(self._wake_read, 64)
             self._plug_by_time()
@@ -143,19 +147,21 @@ class PtyMeter:
             with contextlib.suppress(BlockingIOError):
                 data = os.read(self._master, 4096)
         now_s = self._now_s()
-        new = self.model.update(now_s)
+        said = self._protocol.stream(self.model.update(now_s))
+        if said:
+            self._heard_s = now_s
+            self._queue(said)
         if data:
             self._heard_s = now_s
             self._first_s = now_s if self._first_s is None else self._first_s
             self._queue(self._protocol.receive(data, self._reading))
-        said = self._protocol.stream(new)
-        if said:
-            self._heard_s = now_s
-            self._queue(said)
-        while self._held and self._held[0][0] <= now_s and self._master >= 0:
-            with contextlib.suppress(BlockingIOError):  # nobody reads: lost, as on a real line
-                os.write(self._master, self._held[0][1])
-            del self._held[0]
+        while self._held and self._held[0][0] <= now_s:
+            self._leaving += self._held.pop(0)[1]
+        if self._leaving and self._master >= 0:
+            with contextlib.suppress(BlockingIOError):
+                del self._leaving[: os.write(self._master, self._leaving)]
+        if len(self._leaving) > OVERFLOW_BYTES:  # nobody reads: lost, as on a real line
+            self._leaving.clear()
 
     def _queue(self, data: bytes) -> None:
         data = spoil(data, self._faults, self._random) if data else data

@@ -22,6 +22,7 @@ KINDS = {
     "csv": "csv",
     "dl24m": "atorch",
     "j7c": "atorch",
+    "ppk2": "ppk2",
     "smartpower2": "smartpower2",
     "smartpower3": "smartpower3",
     "tc66c": "tc66c",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 from abc import ABC, abstractmethod
@@ -37,7 +38,7 @@ class Freshness:
 
     def is_fresh(self, t_ns: int, voltage_v: float, current_a: float, power_w: float) -> bool:
         value = (voltage_v, current_a, power_w)
-        changed = value != self._value or not self._hold_ns  # a meter that speaks by itself says nothing twice
+        changed = value != self._value or not self._hold_ns  # without a hold all are new
         if changed:
             if self._value is not None:
                 self._gaps_ns.append(t_ns - self._changed_ns)
@@ -59,15 +60,16 @@ class Freshness:
 class DeviceTime:
     """Maps a meter's own clock to host time.
 
-    The shortest transfer seen marks the offset; `DRIFT` lets the offset rise again, as two crystals differ. The
-    residual (how much later than expected a sample came) is the transfer's jitter.
+    The shortest transfer of the last `WINDOW_S` to twice as long marks the offset: two crystals differ, and a meter
+    may lose count of samples. The residual (how much later than expected a sample came) is the transfer's jitter.
     """
 
-    DRIFT = 200e-6
-    JUMP_S = 2.0  # a residual beyond this means that the meter's clock was set or restarted
+    WINDOW_S = 10.0
+    JUMP_S = 2.0  # an offset that differs by more means that the meter's clock was set or restarted
 
     def __init__(self) -> None:
-        self._offset_s: float | None = None
+        self._before_s = self._now_s = math.inf  # least offset of the last window and of this one
+        self._window_end_s = -math.inf  # in host time
         self.last_s: float | None = None
         self.residual_s = 0.0
         self.jumps = 0
@@ -75,14 +77,16 @@ class DeviceTime:
     def host_ns(self, device_s: float, arrival_ns: int) -> int:
         arrival_s = arrival_ns * 1e-9
         offset_s = arrival_s - device_s
-        if self._offset_s is not None:
-            self._offset_s += self.DRIFT * max(0.0, device_s - (self.last_s or 0.0))
-            if abs(offset_s - self._offset_s) > self.JUMP_S:
-                self._offset_s = None
-                self.jumps += 1
-        self._offset_s = offset_s if self._offset_s is None else min(self._offset_s, offset_s)
+        known_s = min(self._before_s, self._now_s)
+        if math.isfinite(known_s) and abs(offset_s - known_s) > self.JUMP_S:
+            self.jumps += 1
+            self._before_s = self._now_s = math.inf
+        if arrival_s >= self._window_end_s:
+            self._before_s, self._now_s = self._now_s, math.inf
+            self._window_end_s = arrival_s + self.WINDOW_S
+        self._now_s = min(self._now_s, offset_s)
         self.last_s = device_s
-        self.residual_s = offset_s - self._offset_s
+        self.residual_s = offset_s - min(self._before_s, self._now_s)
         return arrival_ns - round(self.residual_s * 1e9)
 
 

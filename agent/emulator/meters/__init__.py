@@ -14,6 +14,7 @@ _PROTOCOLS = {
     "atorch": "atorch",
     "avhzy": "avhzy",
     "csv": "csv",
+    "ppk2": "ppk2",
     "smartpower3": "smartpower3",
     "tc66c": "tc66c",
     "um24c": "um25c",
