@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
-    """Like asyncio.to_thread, but a process that stops does not wait for it: what it would have done is done again later."""
+    """Like asyncio.to_thread, but a process that stops does not wait for it: what it would have done is done again
+    later.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

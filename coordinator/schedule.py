@@ -14,8 +14,9 @@ from protos.types import EMULATIONS, ENDED_STATES, RunSpec, digest_of
 
 # A task that failed is tried again this many times, then its run fails with the reason of the last attempt.
 MAX_RETRIES = 3
-# The evidence is looked at when the clean rounds have grown by this factor since the last look: a few planned looks, because
-# stopping at the first lucky one of many would make the intervals too narrow (the more looks, the more chances to stop early).
+# The evidence is looked at when the clean rounds have grown by this factor since the last look: a few planned looks,
+# because stopping at the first lucky one of many would make the intervals too narrow (the more looks, the more chances
+# to stop early).
 LOOK_GROWTH = 1.25
 _UNLIMITED = 1 << 20
 
@@ -101,8 +102,8 @@ def matches(device: str, board: Board) -> bool:
 def choose_boards(device: str, boards: Iterable[Board], emulation: str | None) -> tuple[tuple[Board, ...], str]:
     """The connected boards that may take part in a run, by name, and a sentence about those that are left out.
 
-    `emulation` is that of the run once a board has worked for it; until then a board of that very name wins, and real boards win
-    over emulated ones. Boards of another emulation are left out: what they measure is another configuration.
+    `emulation` is that of the run once a board has worked for it; until then a board of that very name wins, and real
+    boards win over emulated ones. Boards of another emulation are left out: what they measure is another configuration.
     """
     fitting = [board for board in boards if matches(device, board)]
     named = [board for board in fitting if board.name == device]
@@ -229,10 +230,11 @@ class Demand:
 
 
 def assign(demands: Sequence[Demand]) -> list[tuple[str, str]]:
-    """(run_id, board name) pairs: each free board to one run, each time to the run that holds the fewest, then the oldest.
+    """(run_id, board name) pairs: each free board to one run, each time to the run that holds the fewest, then the
+    oldest.
 
-    A board that few runs can use is given first to them: boards are tried in the order of how many runs want them, so that a run
-    on one named board is not starved by a run on its whole type.
+    A board that few runs can use is given first to them: boards are tried in the order of how many runs want them, so
+    that a run on one named board is not starved by a run on its whole type.
     """
     wanted: dict[str, list[Demand]] = {}
     for demand in demands:
@@ -261,8 +263,8 @@ def task_seed(spec: RunSpec, kind: str, index: int) -> int:
 def eta_s(spec: RunSpec, state: str, evidence: Evidence, device_s_per_s: float) -> float | None:
     """Wall seconds until the measuring is over, or None when nothing is known yet.
 
-    A half-width falls with the square root of the rounds, so that a look at the widest one says how many more are needed.
-    `device_s_per_s`: how much device time passes per second, over all boards at work.
+    A half-width falls with the square root of the rounds, so that a look at the widest one says how many more are
+    needed. `device_s_per_s`: how much device time passes per second, over all boards at work.
     """
     if device_s_per_s <= 0 or state in ENDED_STATES:
         return None

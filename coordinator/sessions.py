@@ -1,14 +1,14 @@
 """Who is connected: one session per device, its health, and the leases that devices hold.
 
-Nothing here talks to gRPC or to the database. Times are seconds of a monotonic clock that is handed in, so that a wall clock
-that jumps ends no session and no lease.
+Nothing here talks to gRPC or to the database. Times are seconds of a monotonic clock that is handed in, so that a wall
+clock that jumps ends no session and no lease.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 
@@ -32,7 +32,8 @@ def check_name(what: str, name: str) -> None:
     """Raise BadInputError unless `name` can stand in a file name, a log line and a command."""
     if not _NAME.fullmatch(name):
         raise BadInputError(
-            f"{what} is {name[:80]!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores and begin with a letter or digit"
+            f"{what} is {name[:80]!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores "
+            f"and begin with a letter or digit"
         )
 
 
@@ -49,8 +50,8 @@ def check_version(agent: str, own: str = OWN_VERSION) -> None:
         )
     if their_major != our_major or their_minor < our_minor - 1:
         raise IncompatibleError(
-            f"the agent is version {agent}; this coordinator ({own}) serves agents of its own and of one older minor version: "
-            f"update the agent"
+            f"the agent is version {agent}; this coordinator ({own}) serves agents of its own and of one older minor "
+            f"version: update the agent"
         )
 
 
@@ -153,6 +154,9 @@ class Leases:
         self._by_task[lease.task_id] = lease
         self._by_device[lease.device] = lease
 
+    def __iter__(self) -> Iterator[OpenLease]:
+        return iter(tuple(self._by_task.values()))
+
     def drop(self, task_id: str) -> OpenLease | None:
         lease = self._by_task.pop(task_id, None)
         if lease is not None:
@@ -191,7 +195,9 @@ class Fleet:
         return SILENT_HEARTBEATS * self.heartbeat_s
 
     def open(self, greeting: Greeting) -> Session:
-        """A session for the device; an older one of the same name is ended, because the newer knows better where it is."""
+        """A session for the device; an older one of the same name is ended, because the newer knows better where it
+        is.
+        """
         name = greeting.device.name
         older = self._sessions.get(name)
         if older is not None:
@@ -228,6 +234,13 @@ class Fleet:
             )
         return silent
 
+    def forgive(self, seconds: float, leases: Leases) -> None:
+        """Nobody was heard for so long because nobody listened: put off all deadlines."""
+        for session in self._sessions.values():
+            session.heard_s += seconds
+        for lease in leases:
+            lease.until_s += seconds
+
     def end_all(self, error: EdgelutError) -> None:
         for session in self._sessions.values():
             session.end(error)
@@ -240,12 +253,12 @@ class Fleet:
                 session.name,
                 session.device.device_type,
                 session.device.emulation,
-                free=leases.of_device(session.name) is None and session.rests_until_s <= now_s,
+                free=session.ready and leases.of_device(session.name) is None and session.rests_until_s <= now_s,
                 broken=session.broken,
                 has_meter=session.device.meter is not None,
             )
             for session in self._sessions.values()
-            if session.ready and not session.ended
+            if not session.ended
         ]
 
     def device(self, session: Session, leases: Leases, wall_s: float) -> Device:

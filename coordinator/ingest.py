@@ -1,0 +1,149 @@
+"""Measurements from all sessions into the database: checked, committed in batches, and only then acknowledged.
+
+A batch is whatever arrived while the previous one was being committed (group commit): alone, a measurement is stored at
+once; under load, one commit carries many. The store judges and writes in one thread beside the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from coordinator.sessions import Session
+from lut_store.records import Outcome
+from protos import agent_pb2, common_pb2
+from protos.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+# One transaction holds at most this much, so that an acknowledgement is never far away.
+BATCH_MESSAGES = 512
+BATCH_BYTES = 16 << 20
+# What may wait in memory; beyond it sessions are not read, and gRPC's flow control slows the agents down.
+WAITING_BYTES = 64 << 20
+# What a message costs in memory beside its bytes.
+_OVERHEAD_BYTES = 1024
+
+
+@dataclass
+class _Offer:
+    session: Session
+    message: common_pb2.Measurement
+    size: int
+
+
+@dataclass
+class _Batch:
+    offers: list[_Offer] = field(default_factory=list)
+    size: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    error: StorageError | None = None
+
+    @property
+    def full(self) -> bool:
+        return len(self.offers) >= BATCH_MESSAGES or self.size >= BATCH_BYTES
+
+
+class Ingest:
+    """The queue between sessions and the database.
+
+    `write` stores (device, measurement) pairs in one transaction and gives an outcome for each, in order; it runs in
+    the writer thread. `stored` is told, on the event loop, what is new.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[tuple[str, common_pb2.Measurement]]], Sequence[Outcome]],
+        stored: Callable[[Sequence[common_pb2.Measurement]], None],
+    ) -> None:
+        self._write = write
+        self._stored = stored
+        self._batches: deque[_Batch] = deque()
+        self._current: _Batch | None = None
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+
+    async def offer(self, session: Session, message: common_pb2.Measurement) -> None:
+        """Queue a measurement; waits while too much is queued already."""
+        size = message.ByteSize() + _OVERHEAD_BYTES
+        while self._waiting_bytes > WAITING_BYTES:
+            session.held_up = True
+            self._room.clear()
+            await self._room.wait()
+        session.held_up = False
+        if not self._batches or self._batches[-1].full:
+            self._batches.append(_Batch())
+        batch = self._batches[-1]
+        batch.offers.append(_Offer(session, message, size))
+        batch.size += size
+        self._waiting_bytes += size
+        self._arrived.set()
+
+    async def settle(self) -> None:
+        """Wait until everything that has been offered is stored or refused. Raises StorageError when it cannot be."""
+        batch = self._batches[-1] if self._batches else self._current
+        if batch is not None:
+            await batch.settled.wait()
+            if batch.error is not None:
+                raise batch.error
+
+    async def run(self) -> None:
+        """Store what arrives until `close` has been called and nothing is left."""
+        try:
+            while self._batches or not self._closing:
+                if self._batches:
+                    await self._store(self._batches.popleft())
+                else:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        finally:
+            self._writer.shutdown(wait=True)
+
+    def close(self) -> None:
+        """Make `run` end when the queue is empty."""
+        self._closing = True
+        self._arrived.set()
+
+    async def _store(self, batch: _Batch) -> None:
+        self._current = batch
+        pairs = [(offer.session.name, offer.message) for offer in batch.offers]
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._writer, self._write, pairs)
+        except StorageError as error:
+            log.error("%d measurements could not be stored: %s", len(batch.offers), error)
+            batch.error = error
+            for session in _sessions(batch):
+                session.end(error)
+        else:
+            _answer(batch, outcomes)
+            self._stored([m for (_, m), outcome in zip(pairs, outcomes, strict=True) if outcome.status == "stored"])
+        finally:
+            self._current = None
+            self._waiting_bytes -= batch.size
+            self._room.set()
+            batch.settled.set()
+
+
+def _sessions(batch: _Batch) -> list[Session]:
+    return list({id(offer.session): offer.session for offer in batch.offers}.values())
+
+
+def _answer(batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+    """One acknowledgement per session for all that is durable now, and a refusal for each that never will be."""
+    durable: dict[int, tuple[Session, list[str]]] = {}
+    for offer, outcome in zip(batch.offers, outcomes, strict=True):
+        if outcome.status == "refused":
+            log.warning("%s: measurement %s refused: %s", offer.session.name, outcome.id, outcome.message)
+            refuse = agent_pb2.Refuse(measurement_id=outcome.id, code=outcome.code, message=outcome.message)
+            offer.session.send(agent_pb2.CoordinatorMessage(refuse=refuse))
+        else:
+            durable.setdefault(id(offer.session), (offer.session, []))[1].append(outcome.id)
+    for session, ids in durable.values():
+        session.send(agent_pb2.CoordinatorMessage(acknowledge=agent_pb2.Acknowledge(measurement_ids=ids)))

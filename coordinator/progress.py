@@ -1,0 +1,129 @@
+"""What a run has gathered, counted as it comes in, and the run as an operator sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from coordinator.schedule import Evidence, TaskView, eta_s
+from protos.types import ENDED_STATES, DeviceActivity, OperatorProgress, Run, RunSpec
+
+
+class LookResult(Protocol):
+    """What lut_store.estimate.latency.look gives: per item, n and the relative half-width (NaN: not known yet)."""
+
+    @property
+    def n(self) -> Iterable[int]: ...
+    @property
+    def rel_halfwidth(self) -> Iterable[float]: ...
+
+
+class _Span(Protocol):
+    """A round or a window, as a message or as vocabulary."""
+
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def ended_ns(self) -> int: ...
+
+
+def counted(evidence: Evidence, latency: _Span | None, windows: Sequence[_Span], *, flagged: bool) -> Evidence:
+    """`evidence` with one more measurement: a latency round, or the windows of a power trace.
+
+    Device time counts whether or not the round is flagged.
+    """
+    if latency is not None:
+        return replace(
+            evidence,
+            rounds=evidence.rounds + (not flagged),
+            rounds_flagged=evidence.rounds_flagged + flagged,
+            latency_device_s=evidence.latency_device_s + (latency.ended_ns - latency.started_ns) * 1e-9,
+        )
+    if windows:
+        taken_s = (max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)) * 1e-9
+        return replace(evidence, energy_device_s=evidence.energy_device_s + taken_s)
+    return evidence
+
+
+def looked(evidence: Evidence, look: LookResult, rounds: int) -> Evidence:
+    """`evidence` after a look at its first `rounds` clean rounds."""
+    widths = tuple(float(width) if math.isfinite(width) else None for width in look.rel_halfwidth)
+    return replace(evidence, looked_rounds=rounds, rel_halfwidths=widths)
+
+
+@dataclass
+class _Rate:
+    """How much device time passes per second: an emulated board may run faster than the clock on the wall."""
+
+    began_s: float = 0.0
+    began_device_s: float = 0.0
+
+    def per_s(self, device_s: float, now_s: float, boards: int) -> float:
+        if now_s > self.began_s and device_s > self.began_device_s:
+            return (device_s - self.began_device_s) / (now_s - self.began_s)
+        return float(boards)
+
+
+@dataclass
+class ActiveRun:
+    """A run that this coordinator drives. What matters of it is in the database; the rest is for display."""
+
+    run_id: str
+    spec: RunSpec
+    state: str
+    created_wall_s: float
+    reason: str = ""
+    tasks: dict[str, TaskView] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    item_n: tuple[int, ...] = ()
+    emulation: str | None = None  # of the boards that have worked for it
+    left_out: str = ""  # a sentence about boards that may not take part
+    waits_for: str = ""
+    lut_digest: str = ""
+    lut_reference: str = ""
+    report: str = ""
+    job: asyncio.Task[None] | None = None  # a look or a build under way
+    rate: _Rate = field(default_factory=_Rate)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+    def begin_phase(self, now_s: float) -> None:
+        """Measure the rate of device time anew: phases differ in it."""
+        self.rate = _Rate(now_s, self._device_s)
+
+    @property
+    def _device_s(self) -> float:
+        return self.evidence.latency_device_s + self.evidence.energy_device_s
+
+    def view(self, devices: tuple[DeviceActivity, ...], now_s: float) -> Run:
+        """The run with its progress; `devices` are those that hold its leases."""
+        rate = self.rate.per_s(self._device_s, now_s, len(devices))
+        widths = self.evidence.rel_halfwidths
+        operators = tuple(
+            OperatorProgress(item, n, widths[item] if item < len(widths) else None)
+            for item, n in enumerate(self.item_n)
+        )
+        notes = [self.reason] if self.ended else [self.reason, "" if devices else self.waits_for, self.left_out]
+        return Run(
+            run_id=self.run_id,
+            state=self.state,
+            reason="; ".join(note for note in notes if note),
+            spec=self.spec,
+            created_wall_s=self.created_wall_s,
+            latency_device_s=self.evidence.latency_device_s,
+            energy_device_s=self.evidence.energy_device_s,
+            rounds=self.evidence.rounds,
+            rounds_flagged=self.evidence.rounds_flagged,
+            rel_halfwidth=self.evidence.worst_rel_halfwidth,
+            eta_s=eta_s(self.spec, self.state, self.evidence, rate),
+            operators=operators,
+            devices=devices,
+            lut_digest=self.lut_digest,
+            lut_reference=self.lut_reference,
+            report=self.report,
+        )

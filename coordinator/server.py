@@ -1,0 +1,179 @@
+"""The coordinator daemon: the services of edgelut.v1 on one loopback address, over one database.
+
+There is no TLS, so only loopback addresses are served: whoever can reach the port may do anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator.agents import AgentService
+from coordinator.claims import Claims
+from coordinator.dispatch import Dispatcher, Methods
+from coordinator.ingest import Ingest
+from coordinator.methods import Estimators
+from coordinator.operators import LutService, RunService
+from coordinator.runs import Runs
+from coordinator.sessions import Fleet
+from lut_store.store import Store
+from protos import agent_pb2, agent_pb2_grpc, lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
+from protos.errors import BadInputError, ConflictError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "127.0.0.1:7443"
+HEARTBEAT_S = 5.0
+# A latency round of a large space is a few MB; a run's specification and a LUT are smaller.
+MAX_MESSAGE_BYTES = 64 << 20
+STOP_GRACE_S = 2.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second coordinator on the same port must fail, not share it
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+)
+SERVICES = (
+    agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
+    run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
+    lut_pb2.DESCRIPTOR.services_by_name["LutService"].full_name,
+)
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
+
+
+def loopback_address(listen: str) -> str:
+    """`listen` as HOST:PORT with a numeric host. Raises BadInputError when it is no address, or not a loopback one."""
+    found = _ADDRESS.fullmatch(listen)
+    if found is None or int(found["port"]) > 65535:
+        raise BadInputError(f"{listen!r} is no address to listen on; write HOST:PORT, for example {DEFAULT_LISTEN}")
+    host = "127.0.0.1" if found["host"] == "localhost" else found["v6"] or found["host"]
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise BadInputError(
+            f"the coordinator cannot listen on {listen}: there is no TLS, and without it everybody on the network "
+            f"could write measurements and start runs. Listen on a loopback address, for example {DEFAULT_LISTEN}, and reach "
+            f"it from elsewhere through a tunnel (ssh -L 7443:127.0.0.1:7443 HOST)"
+        )
+    return f"[{host}]:{found['port']}" if ":" in host else f"{host}:{found['port']}"
+
+
+class Coordinator:
+    """The parts of one running coordinator. `address` is where it answers; `crashed` is done when a part has failed."""
+
+    def __init__(
+        self, store: Store, claims: Claims, methods: Methods, heartbeat_s: float, clock: Callable[[], float]
+    ) -> None:
+        self.address = ""
+        self._store = store
+        self._claims = claims
+        self._fleet = Fleet(heartbeat_s, clock)
+        self._dispatcher = Dispatcher(store, self._fleet, claims, methods)
+        self._ingest = Ingest(store.add_batch, self._dispatcher.stored)
+        self._runs = Runs(self._dispatcher)
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._parts: list[asyncio.Task[None]] = []
+
+    async def start(self, listen: str, *, adopt: bool) -> None:
+        """Serve on `listen`. Raises BadInputError or ConflictError when that cannot be."""
+        address = loopback_address(listen)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(self._dispatcher, self._ingest), self._server)
+        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(self._runs, self._dispatcher), self._server)
+        lut_pb2_grpc.add_LutServiceServicer_to_server(LutService(self._store), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConflictError(
+                f"the coordinator cannot listen on {listen}: the port is taken, probably by another coordinator; "
+                f"use that one, or another --listen"
+            ) from error
+        if adopt:
+            await self._runs.adopt_all()
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self.address = f"{address.rpartition(':')[0]}:{port}"
+        loops = [self._dispatcher.run(), self._ingest.run(), *([self._runs.keep_adopting()] if adopt else [])]
+        self._parts = [asyncio.create_task(loop) for loop in loops]
+
+    async def crashed(self) -> None:
+        """Wait for ever, or until a part has failed: raises what it failed with."""
+        await asyncio.gather(*self._parts)
+
+    async def stop(self) -> None:
+        """End the sessions, store what has been received, and let go of the database."""
+        await self._health.enter_graceful_shutdown()
+        self._fleet.end_all(UnavailableError("the coordinator stops; it goes on when it is back"))
+        await self._server.stop(STOP_GRACE_S)
+        self._ingest.close()
+        for part in self._parts[:1] + self._parts[2:]:
+            part.cancel()
+        await asyncio.gather(*self._parts, return_exceptions=True)
+        self._claims.close()
+        await asyncio.to_thread(self._store.close)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    listen: str,
+    database_url: str,
+    *,
+    methods: Methods | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
+    adopt: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Coordinator]:
+    """A coordinator that serves inside the block. `adopt`: it takes up every unfinished run of the database that nobody
+    drives; else only the runs that it is asked for. `clock`: seconds for the deadlines of sessions and leases.
+
+    Raises BadInputError for an address that may not be served, ConflictError for a port that is taken, StorageError.
+    """
+    loopback_address(listen)
+    store = await asyncio.to_thread(Store, database_url)
+    coordinator = Coordinator(store, Claims(database_url), methods or Estimators(), heartbeat_s, clock)
+    try:
+        await coordinator.start(listen, adopt=adopt)
+        log.info("coordinator on %s over %s", coordinator.address, database_url)
+        yield coordinator
+    finally:
+        await coordinator.stop()
+
+
+async def serve(
+    listen: str,
+    database_url: str,
+    *,
+    ready: Callable[[str], None] | None = None,
+    methods: Methods | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is told the address, which matters for port 0. Raises as `running`."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(listen, database_url, methods=methods, heartbeat_s=heartbeat_s) as coordinator:
+        if ready is not None:
+            ready(coordinator.address)
+        stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(coordinator.crashed())
+        await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
+        if crashed.done():
+            await crashed
+        log.info("stopping")
+        crashed.cancel()
