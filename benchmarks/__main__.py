@@ -1,0 +1,43 @@
+"""`python -m benchmarks [NAME ...] [--long]`: the figures of the project, each measured side by side in one run.
+
+Without names: every figure, those that take longer than ten minutes in a shorter form. With --long: these in full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+FIGURES = {
+    "fidelity": "predicted against measured networks on this machine",
+    "truth": "latency and energy against the emulated Pi's truth",
+    "spread": "identical blocks measured separately",
+    "device-time": "device time of a full LUT on the emulated Pi 3B, and error against device time",
+    "overhead": "the agent against torch.utils.benchmark; memory and CPU of daemon and worker",
+    "ingest": "durable ingest against a bare stream",
+}
+LONG = ("fidelity", "truth", "device-time")  # these have a short and a long form
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description="The figures of edgelut.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("--long", action="store_true", help="in full, also what takes over ten minutes")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in FIGURES]
+    if unknown:
+        parser.error(f"there is no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
+    names = options.names or (LONG if options.long else tuple(FIGURES))
+    for name in names:
+        print(f"\n== {name}: {FIGURES[name]}", flush=True)
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+        if name in LONG:
+            module.main(full=options.long)
+        else:
+            module.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
