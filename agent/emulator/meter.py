@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 ORPHAN_S = 30.0  # the emulator ends so long after the process that it follows
+POLLED = ("um24c", "um25c", "um34c", "tc66c")  # kinds that are asked for each value
 START_S = 30.0  # within which the emulator's process must have said its port
 
 
@@ -52,7 +53,9 @@ class EmulatedMeterProcess:
         self._process = process
         self.port = port
         self.pid = process.pid
-        self.spec = f"{kind}:{port}?rate_hz={rate_hz:g}"  # for `agent.meters.open_meter`
+        self.spec = f"{kind}:{port}"  # for `agent.meters.open_meter`
+        if kind in POLLED:
+            self.spec += f"?rate_hz={rate_hz:g}"
 
     def follow(self, pid: int) -> None:
         """Follow another process from now on (the measured one was started again)."""
