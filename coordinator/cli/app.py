@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import devices, lut, profile, runs, serve
+from coordinator.cli import devices, lut, lut_import, profile, runs, serve
 from protos.errors import EdgelutError
 
 EPILOG = "Start with:  coordinator profile --device local"
@@ -26,6 +26,7 @@ app.command()(profile.profile)
 app.command()(serve.serve)
 app.command()(devices.devices)
 app.add_typer(runs.app, name="runs")
+lut.app.command("import")(lut_import.import_)
 app.add_typer(lut.app, name="lut")
 
 
