@@ -97,8 +97,8 @@ class Tables:
             )
             relative = (self.network_se_j / self.network_j)[held_out]
             # A folded normal: the mean absolute error that the measurement of the networks alone would make.
-            known = relative[np.isfinite(relative)]
-            floor = float(np.sqrt(2 / np.pi) * np.sqrt(np.mean(known**2))) if len(known) else None
+            finite = relative[np.isfinite(relative)]
+            floor = float(np.sqrt(2 / np.pi) * np.sqrt(np.mean(finite**2))) if len(finite) else None
             record["energy"] |= {"repeat_mape": None, "noise_floor_mape": floor}
         other = errors(self.latency.other_context_s[held_out], self.latency.network_s[held_out])
         if other.n:
