@@ -79,9 +79,8 @@ def main() -> int:
     print(f"Done in {duration(time.monotonic() - started_s)}. In {FOLDER}/:")
     for path, text in files:
         print(f"  {path!s:22} {text}")
-    print(
-        "The meter is emulated: its current follows the CPU time of the measured process. Latency is real, energy is not."
-    )
+    print("The meter is emulated: its current follows the CPU time of the measured process.")
+    print("So the latencies are real, the energies are not.")
     print(f"Look closer:  .venv/bin/coordinator lut show {files[1][0]} --view cells")
     return 0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,8 +47,18 @@ def _coordinator(
     """Turns edge devices into latency and energy look-up tables that say how true they are."""
 
 
+class _OneLine(logging.Formatter):
+    """What the coordinator inside this process logs, for people: no traceback. `coordinator serve` logs in full."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        return f"({ei[0].__name__}: {ei[1]})"
+
+
 def main() -> None:
     """Run the command line. A domain error is one sentence on stderr and exit status 2."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("coordinator: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app(prog_name="coordinator")
     except EdgelutError as error:

@@ -23,6 +23,7 @@ APPEAR_S = 60.0  # the agent imports gRPC and opens its meter; a loaded Pi is sl
 POLL_S = 0.2
 END_S = 10.0
 LOG_LINES = 6
+SENTENCE = "edgelut-agent: "  # begins what the agent says of a domain error
 CONNECTED = ("idle", "busy", "broken")
 
 
@@ -77,7 +78,7 @@ def _appeared(link: Link, name: str, agent: subprocess.Popen[bytes], log: IO[str
     deadline_s = time.monotonic() + APPEAR_S
     while time.monotonic() < deadline_s:
         if agent.poll() is not None:
-            raise UnavailableError(f"the agent on this machine ended at once (status {agent.returncode}): {_said(log)}")
+            raise UnavailableError(f"the agent on this machine cannot start: {_said(log)}")
         found = next((d for d in link.client.devices() if d.name == name and d.state in CONNECTED), None)
         if found is not None and found.state == "broken":
             raise UnavailableError(f"the agent on this machine cannot measure: {found.reason}")
@@ -88,9 +89,11 @@ def _appeared(link: Link, name: str, agent: subprocess.Popen[bytes], log: IO[str
 
 
 def _said(log: IO[str]) -> str:
+    """The agent's last sentence for people, else the end of its log."""
     log.seek(0)
     lines = [line.strip() for line in log.readlines() if line.strip()]
-    return " / ".join(lines[-LOG_LINES:]) or "it said nothing"
+    sentences = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
+    return sentences[-1] if sentences else " / ".join(lines[-LOG_LINES:]) or "it said nothing"
 
 
 def _end(agent: subprocess.Popen[bytes]) -> None:

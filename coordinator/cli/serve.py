@@ -33,9 +33,8 @@ def serve(
     from coordinator.server import serve as serve_until_stopped
     from lut_store.paths import default_database_url
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
     for noisy in ("grpc", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     url = db or default_database_url()

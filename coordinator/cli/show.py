@@ -69,7 +69,8 @@ def _random_networks(lut: Lut) -> np.ndarray[Any, Any]:
     known = lut.allowed.copy()
     for _, metric in _measured(lut):
         known &= ~np.isnan(metric.corrected)
-    if not known.any(axis=1).all() or any(np.isnan(m.fixed_corrected).any() for _, m in _measured(lut)):
+    holes = lut.fixed_included and any(np.isnan(metric.fixed_corrected).any() for _, metric in _measured(lut))
+    if holes or not known.any(axis=1).all():
         return np.full((1, 2), np.nan)
     rng = np.random.default_rng(SAMPLE_SEED)
     return lut.predict(np.stack([rng.choice(np.flatnonzero(row), SAMPLE) for row in known], axis=1))
