@@ -43,10 +43,12 @@ def build_lut(store: Store, run_id: str) -> Lut:
 def findings(lut: Lut) -> list[str]:
     """What a reader should hear before using the table, in sentences."""
     said = []
-    if lut.provenance["rounds_flagged"]:
-        said.append(
-            f"{lut.provenance['rounds_flagged']} rounds were flagged (hot, throttled or disturbed) and left out"
+    flagged, used = lut.provenance["rounds_flagged"], lut.provenance["rounds"]
+    if flagged:
+        what = (
+            "all rounds were flagged and used for want of others" if flagged == used else f"{flagged} rounds left out"
         )
+        said.append(f"{what}: hot, throttled or disturbed while they ran")
     if lut.provenance["disturbed_share"] > DISTURBED_FINDING:
         said.append(f"{lut.provenance['disturbed_share']:.0%} of the executions were disturbed and left out")
     words: dict[str, int] = {}
