@@ -47,7 +47,7 @@ def add(
 ) -> list[Outcome]:
     """Store (device, measurement) pairs; an outcome for each, in their order. `rules` gives those of a run."""
     opened = [_open(device, offered) for device, offered in offers]
-    whole = [part for part in opened if part is not None]
+    whole = [part for part in opened if part is not None and _has_plain_names(part.message)]
     batch = _Batch(
         rules,
         {row.id: _body(row) for row in _by_names(connection, _BODIES, {part.message.id for part in whole})},
@@ -78,6 +78,11 @@ def _open(device: str, offered: Offered) -> _Opened | None:
     return _Opened(device, message, message.SerializeToString())
 
 
+def _has_plain_names(message: common_pb2.Measurement) -> bool:
+    """PostgreSQL stores no NUL in text, and would refuse the whole batch for it."""
+    return "\0" not in message.id and "\0" not in message.task_id and not any("\0" in flag for flag in message.flags)
+
+
 @dataclass
 class _Batch:
     """What is known while a batch is judged, and the rows that it will store."""
@@ -91,6 +96,8 @@ class _Batch:
     def take(self, part: _Opened) -> Outcome:
         message = part.message
         name, task_id = message.id, message.task_id
+        if not _has_plain_names(message):
+            return _refused(message, "INVALID_ARGUMENT", "an id or a flag holds a NUL character")
         first = self.bodies.get(name)
         if first is not None:
             if first == part.body or common_pb2.Measurement.FromString(first) == message:

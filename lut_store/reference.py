@@ -83,10 +83,10 @@ def not_found(query: LutQuery, newest: Sequence[LutSummary]) -> NotFoundError:
         close += get_close_matches(query.device_type, types, n=1)
     if query.space and query.space not in spaces:
         close += get_close_matches(query.space, spaces, n=1)
-    guess = f"; did you mean {' '.join(repr(name) for name in close)}?" if close else ""
+    guess = f"; did you mean {' '.join(repr(name) for name in close)}?" if close else "."
     near = [s for s in newest if s.device_type == query.device_type and query.space in ("", s.space)] or newest
     there_is = _listed([f"{_reference(summary)} ({_conditions(summary)})" for summary in near])
-    return NotFoundError(f"there is no LUT {name_of(query)}{guess}. There is: {there_is}")
+    return NotFoundError(f"there is no LUT {name_of(query)}{guess} There is: {there_is}")
 
 
 def _conditions(summary: LutSummary) -> str:

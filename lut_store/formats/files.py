@@ -10,9 +10,9 @@ from pathlib import Path
 
 from protos.errors import BadInputError, StorageError
 
-# A LUT of 22 × 9 cells is 30 kB compressed; a thousand times as much is not a LUT but a mistake or an attack.
+# The document of 22 × 9 cells is 50 kB; several hundred times as much is not a LUT but a mistake or an attack.
 MAX_FILE_BYTES = 32 << 20
-MAX_DOCUMENT_BYTES = 128 << 20
+MAX_DOCUMENT_BYTES = 32 << 20
 
 
 def read(path: Path) -> bytes:

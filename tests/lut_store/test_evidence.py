@@ -1,0 +1,137 @@
+"""What the store accepts always converts: its quick rules are never looser than those of protos.types."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lut_store.evidence import SHORT, EvidenceCheck
+from protos import common_pb2
+from protos.convert import from_message, to_message
+from protos.types import Measurement, NetworkTimings, OperatorTimings
+from tests.lut_store.samples import measurement_of, round_of, run_of, trace_of
+
+SPEC = run_of()
+RULES = EvidenceCheck(SPEC)
+ROUND = to_message(measurement_of("t", round_of(SPEC, paths=2), name="round")).SerializeToString()
+TRACE = to_message(measurement_of("t", trace_of(samples=4), name="trace")).SerializeToString()
+
+
+def converts(message: common_pb2.Measurement) -> bool:
+    try:
+        from_message(Measurement, message)
+    except ValueError:
+        return False
+    return True
+
+
+def test_true_measurements_pass() -> None:
+    for part in (round_of(SPEC), round_of(SPEC, paths=0), round_of(SPEC, paths=60), trace_of(), trace_of(samples=0)):
+        assert RULES.problem(to_message(measurement_of("t", part))) == ""
+
+
+def test_operators_and_the_other_context_are_checked_too() -> None:
+    message = to_message(measurement_of("t", round_of(SPEC)))
+    message.latency.other_context.CopyFrom(to_message(NetworkTimings(1, (0, 5), (10, 20))))
+    assert RULES.problem(message) == ""
+    message.latency.other_context.network[1] = 6
+    assert RULES.problem(message) == "other_context names network 6; the run has 6 of them"
+    message.latency.ClearField("other_context")
+    executions = len(message.latency.order)
+    message.latency.operators.CopyFrom(to_message(OperatorTimings(2, (0, 1), (1, 2, 3, 4))))
+    message.latency.order.extend([executions, executions + 1])
+    message.latency.probe_ns.extend([5, 5])
+    assert RULES.problem(message) == ""
+    message.latency.operators.item[0] = len(SPEC.items)
+    assert "operators names item" in RULES.problem(message)
+
+
+def test_long_and_short_columns_have_the_same_rules() -> None:
+    for paths in (2, SHORT + 20):
+        for column, zero in (("total_ns", False), ("block_ns", True)):
+            message = to_message(measurement_of("t", round_of(SPEC, paths=paths)))
+            times = getattr(message.latency.paths, column)
+            times[-1] = 0
+            assert (RULES.problem(message) == "") == zero
+            times[-1] = 1 << 50
+            assert RULES.problem(message) == f"{column} holds {1 << 50} ns; a time must be positive and below 13 days"
+            times[-1] = (1 << 50) - 1
+            assert RULES.problem(message) == ""
+
+
+numbers = st.integers(0, 2**32 - 1) | st.integers(0, 20)
+floats = st.floats() | st.just(1.0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([ROUND, TRACE]), st.data())
+def test_any_change_of_a_field_is_refused_or_converts(original: bytes, data: st.DataObject) -> None:
+    message = common_pb2.Measurement.FromString(original)
+    node = message
+    while True:  # walk down to a field and change it
+        name = data.draw(st.sampled_from([field.name for field in node.DESCRIPTOR.fields]))
+        field = node.DESCRIPTOR.fields_by_name[name]
+        if field.message_type is not None and not field.is_repeated:
+            if data.draw(st.booleans()):
+                node.ClearField(name)
+                break
+            node = getattr(node, name)
+            node.SetInParent()
+            continue
+        value = getattr(node, name)
+        if field.message_type is not None and len(value) and data.draw(st.booleans()):
+            node = value[data.draw(st.integers(0, len(value) - 1))]
+            continue
+        change(node, name, field, data)
+        break
+    if RULES.problem(message) == "":
+        assert converts(message)
+
+
+def change(node: object, name: str, field: object, data: st.DataObject) -> None:
+    value = getattr(node, name)
+    drawn = {
+        "double": floats,
+        "bool": st.booleans(),
+        "string": st.sampled_from(["", "idle", "item", "network", "x" * 70]),
+    }.get(str(type_name(field)), numbers)
+    if not field.is_repeated:  # type: ignore[attr-defined]
+        setattr(node, name, data.draw(drawn))
+    elif field.message_type is not None:  # type: ignore[attr-defined]
+        value.add()
+    elif len(value) and data.draw(st.booleans()):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(drawn)
+    elif len(value) and data.draw(st.booleans()):
+        value.pop()
+    else:
+        value.append(data.draw(drawn))
+
+
+def type_name(field: object) -> str:
+    kinds = {1: "double", 8: "bool", 9: "string"}
+    return kinds.get(field.type, "number")  # type: ignore[attr-defined]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([ROUND, TRACE]), st.data())
+def test_damaged_bytes_are_refused_or_convert(original: bytes, data: st.DataObject) -> None:
+    body = bytearray(original)
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        message = common_pb2.Measurement.FromString(bytes(body))
+    except DecodeError:
+        return
+    if RULES.problem(message) == "":
+        assert converts(message)
+
+
+def test_a_hostile_list_is_judged_in_reasonable_time() -> None:
+    message = to_message(measurement_of("t", round_of(SPEC)))
+    message.latency.paths.choices.extend([0] * 400_000)
+    message.latency.order.extend([0] * 400_000)
+    started = time.monotonic()
+    assert RULES.problem(message)
+    assert time.monotonic() - started < 30
