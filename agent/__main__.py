@@ -14,6 +14,8 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before it is loaded: it would write of every lost connection itself
+
 from agent import logs
 from agent.options import EMULATED_METER, parse
 from protos.errors import EdgelutError, UnavailableError

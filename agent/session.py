@@ -28,7 +28,7 @@ Call = StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.CoordinatorMessage]
 
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 4.0  # a coordinator that is back hears from its boards within five seconds
-SETTLED_S = 10.0  # a stream that held so long was no failed attempt
+SETTLED_S = 10.0  # a stream that held so long, or carried something, was no failed attempt
 WELCOME_WITHIN_S = 30.0
 HEARTBEAT_S = 5.0  # when the coordinator names none
 MAX_MESSAGE_BYTES = 64 << 20
@@ -79,6 +79,7 @@ class Session:
         self._heard_s = time.monotonic()
         self.welcomed = False
         self._said = ""
+        self._took = False  # the coordinator has taken something from the present stream
         self.taken = asyncio.Event()  # set whenever the coordinator has taken something
 
     @property
@@ -123,7 +124,7 @@ class Session:
             if str(error) != self._said:  # one line, however often
                 log.warning("%s; trying again", error)
                 self._said = str(error)
-            if time.monotonic() - started_s > SETTLED_S:
+            if self._took or time.monotonic() - started_s > SETTLED_S:
                 pause_s = BACKOFF_MIN_S
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, BACKOFF_MAX_S)
@@ -154,6 +155,7 @@ class Session:
     async def _talk(self, call: Call) -> None:
         self._offered.clear()
         self._told.clear()
+        self._took = False
         await call.write(agent_pb2.AgentMessage(hello=self._hello()))
         first = await asyncio.wait_for(call.read(), WELCOME_WITHIN_S)
         if first is EOF:
@@ -238,6 +240,7 @@ class Session:
         for measurement_id in measurement_ids:
             self._spool.discard(measurement_id)
             self._offered.discard(measurement_id)
+        self._took = True
         self.taken.set()
 
 
