@@ -309,5 +309,5 @@ def _error_table(figure: Figure, x: float, y: float, record: MetricRecord) -> No
 
 
 def _texts(errors: Errors) -> tuple[str, str, str, str]:
-    rho = "–" if errors.spearman is None else f"{errors.spearman:.3f}"
+    rho = "–" if errors.spearman is None else f"{errors.spearman:.3f}".replace("-", "−")
     return percent(errors.bias), percent(errors.mape, sign=False), percent(errors.max, sign=False), rho

@@ -147,7 +147,8 @@ def validation(lut: Lut) -> RenderableType:
             floor = percent(record.noise_floor, sign=False)
             table.add_row(label, *error_cells(errors), floor, str(errors.n), style=style)
     notes = [Text(note, style="dim") for note in _validation_notes(lut, records)]
-    return Group(table, *notes)
+    findings = [Text(f"! {finding}", style="yellow") for finding in lut.validation.get("findings") or ()]
+    return Group(table, *notes, *findings)
 
 
 def _validation_rows(name: str, record: MetricRecord) -> list[tuple[str, Errors, str]]:
@@ -164,7 +165,7 @@ def _validation_rows(name: str, record: MetricRecord) -> list[tuple[str, Errors,
 
 def error_cells(errors: Errors) -> tuple[str, str, str, str]:
     """bias, MAPE, max and Spearman's ρ as text."""
-    rho = NOT_KNOWN if errors.spearman is None else f"{errors.spearman:.3f}"
+    rho = NOT_KNOWN if errors.spearman is None else f"{errors.spearman:.3f}".replace("-", "−")
     return percent(errors.bias), percent(errors.mape, sign=False), percent(errors.max, sign=False), rho
 
 
@@ -176,7 +177,9 @@ def _validation_notes(lut: Lut, records: list[tuple[str, MetricRecord]]) -> list
             notes.append(f"{name}: correction '{correction}', fitted to {record.fit_networks} other networks")
     anchors = records[0][1].anchors
     if anchors:
-        notes.append(f"{len(anchors)} anchor networks are kept, to compare this run with later ones")
+        shift = lut.validation.get("anchor_shift")
+        against = f"{percent(shift['shift'])} from {shift['against']}" if shift else "kept to compare with later runs"
+        notes.append(f"{len(anchors)} anchor networks: {against}")
     contexts = lut.validation.get("contexts")
     if isinstance(contexts, Mapping) and contexts.get("ratio") is not None:
         other, ratio = contexts.get("other"), percent(float(contexts["ratio"]) - 1, digits=1)
@@ -228,7 +231,10 @@ def _rounds_text(p: Mapping[str, Any]) -> str:
         return ""
     sweep = ", ".join(f"{size / 2**20:.0f} MiB" for size in p.get("sweep_bytes") or () if size)
     swept = f"; caches swept with {sweep} before each inference" if sweep else ""
-    return f"{p['rounds']} clean, {p.get('rounds_flagged', 0)} flagged and left out{swept}"
+    flagged = p.get("rounds_flagged", 0)
+    if flagged and flagged == p["rounds"]:
+        return f"{flagged}, all flagged and used for want of others{swept}"
+    return f"{p['rounds']} clean, {flagged} flagged and left out{swept}"
 
 
 def _time_text(p: Mapping[str, Any]) -> str:

@@ -91,3 +91,17 @@ def test_the_provenance_names_device_host_method_and_meter() -> None:
         assert part in shown
     bare = replace(validated_lut(), provenance={})
     assert "digest" in text(show.provenance(bare))
+
+
+def test_findings_and_a_shift_of_the_anchors_are_said() -> None:
+    lut = validated_lut()
+    more = {"findings": ["12 cells: wider than asked"], "anchor_shift": {"against": "rpi3b/sample@2", "shift": 0.03}}
+    shown = text(show.validation(replace(lut, validation={**lut.validation, **more})))
+    assert "! 12 cells: wider than asked" in shown
+    assert "3 anchor networks: +3.00 % from rpi3b/sample@2" in shown
+
+
+def test_rounds_that_were_all_flagged_are_not_called_clean() -> None:
+    lut = validated_lut()
+    shown = text(show.provenance(replace(lut, provenance={**lut.provenance, "rounds": 6, "rounds_flagged": 6})))
+    assert "6, all flagged and used for want of others" in shown
