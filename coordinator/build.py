@@ -43,11 +43,10 @@ def build_lut(store: Store, run_id: str) -> Lut:
 def findings(lut: Lut) -> list[str]:
     """What a reader should hear before using the table, in sentences."""
     said = []
-    flagged, used = lut.provenance["rounds_flagged"], lut.provenance["rounds"]
+    flagged = lut.provenance["rounds_flagged"]
     if flagged:
-        what = (
-            "all rounds were flagged and used for want of others" if flagged == used else f"{flagged} rounds left out"
-        )
+        what = f"{flagged} rounds were flagged and "
+        what += "left out" if lut.provenance["rounds_left_out"] else "used, for want of enough others"
         said.append(f"{what}: hot, throttled or disturbed while they ran")
     if lut.provenance["disturbed_share"] > DISTURBED_FINDING:
         said.append(f"{lut.provenance['disturbed_share']:.0%} of the executions were disturbed and left out")

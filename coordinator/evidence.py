@@ -20,6 +20,7 @@ class Evidence:
     segments: tuple[tuple[PowerTrace, ...], ...]
     used: tuple[Measurement, ...]
     flagged: int
+    left_out: int  # of the flagged rounds
     devices: tuple[str, ...]
     digest: str
 
@@ -33,10 +34,10 @@ class Evidence:
 
 
 def gather(stored: Sequence[StoredMeasurement]) -> Evidence:
-    """Sort a run's measurements. Flagged latency rounds are left out while there are clean ones at all."""
+    """Sort a run's measurements. Flagged latency rounds are left out when at least half of the rounds are clean."""
     rounds = [s for s in stored if s.measurement.latency is not None]
     clean = [s for s in rounds if not s.measurement.flags]
-    chosen = clean or rounds
+    chosen = clean if 2 * len(clean) >= len(rounds) else rounds
     streams: dict[str, list[Measurement]] = {}
     for item in chosen:
         streams.setdefault(item.device, []).append(item.measurement)
@@ -52,6 +53,7 @@ def gather(stored: Sequence[StoredMeasurement]) -> Evidence:
         segments=tuple(tuple(sorted(own, key=lambda t: t.chunk)) for _, own in sorted(traces.items())),
         used=used,
         flagged=len(rounds) - len(clean),
+        left_out=len(rounds) - len(chosen),
         devices=tuple(sorted({s.device for s in (*chosen, *powers)})),
         digest=hashlib.sha256(ids.encode()).hexdigest(),
     )

@@ -39,6 +39,7 @@ def provenance(
         "sweep_bytes": sorted({r.sweep_bytes for r in rounds}),
         "rounds": len(rounds),
         "rounds_flagged": evidence.flagged,
+        "rounds_left_out": evidence.left_out,
         "disturbed_share": latency.disturbed_share,
         "spread": known(latency.spread),
         "latency_device_s": device_seconds(evidence.streams),
