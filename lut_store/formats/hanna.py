@@ -62,7 +62,7 @@ def _number(word: str, where: str, signed: bool) -> float:
 
 def format_grid(grid: Array) -> str:
     """`grid` (L, K) as HANNA writes it: no exponents, and each number reads back as the same float."""
-    return "".join(" ".join(np.format_float_positional(v, trim="-") for v in row) + "\n" for row in grid)
+    return "".join(" ".join(np.format_float_positional(v, trim="0") for v in row) + "\n" for row in grid)
 
 
 def read_text(path: Path) -> str:
