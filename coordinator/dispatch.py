@@ -159,8 +159,8 @@ class Dispatcher:
                 run.waits_for = move.reason
                 return None
             else:
-                run.waits_for = move.waits_for
                 held = len(self.leases.of_run(run.run_id))
+                run.waits_for = "" if held else move.waits_for
                 return Demand(run.run_id, run.created_wall_s, move, boards, held)
         return None
 
@@ -173,7 +173,7 @@ class Dispatcher:
         run.begin_phase(self.fleet.clock())
         if run.ended:
             for lease in self.leases.of_run(run.run_id):
-                await self.give_up(lease, f"the run has {state}" if state != "done" else "the run is done")
+                await self.give_up(lease, "the run was cancelled" if state == "cancelled" else f"the run has {state}")
             del self.active[run.run_id]
             self.claims.drop(run.run_id)
             if self.retired is not None:
@@ -196,7 +196,7 @@ class Dispatcher:
         self._task_runs[lease.task_id] = run_id
         known = run.tasks.get(lease.task_id) or TaskView(lease.task_id, kind, "pending")
         run.tasks[lease.task_id] = replace(known, state="leased", device=device)
-        run.emulation = session.device.emulation
+        run.emulation, run.waits_for = session.device.emulation, ""
         if run.state == "queued":
             await self.enter(run, "latency")
         log.info("run %s: %s task %s to %s", run_id, kind, lease.task_id, device)
@@ -358,7 +358,7 @@ class Dispatcher:
             log.exception("run %s: %s", run.run_id, what, exc_info=error)
         async with self.lock:
             if self._drives(run):
-                await self.enter(run, "failed", f"{what}: {error or type(error).__name__}")
+                await self.enter(run, "failed", f"{what}: {str(error) or type(error).__name__}")
 
     # ---- taking up ----
 

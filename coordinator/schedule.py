@@ -83,7 +83,7 @@ class Work:
 
     kind: str
     boards: int
-    waits_for: str = ""  # what it waits for when it gets none
+    waits_for: str = ""  # when no board is free for it: what it waits for
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,8 @@ def _waits_for(spec: RunSpec, boards: Sequence[Board], *, meter: bool = False) -
     what = f"{spec.device} with a meter" if meter else spec.device
     if not fit:
         return f"waits for {what}: none is connected"
+    if any(board.free and not board.broken for board in fit):
+        return ""
     broken = sorted(f"{board.name} ({board.broken})" for board in fit if board.broken)
     busy = len(fit) - len(broken)
     if broken and not busy:

@@ -116,7 +116,9 @@ async def stage(folder: Path, methods: Any = None, **options: Any) -> AsyncItera
 
 
 class Agent:
-    """One session. Acknowledgements, refusals and the rest are kept as they come; `expect` waits for the next of a kind."""
+    """One session. Acknowledgements, refusals and the rest are kept as they come; `expect` waits for the next of a
+    kind.
+    """
 
     def __init__(self, address: str, name: str = "pi-01", **hello: Any) -> None:
         self.name = name

@@ -127,8 +127,9 @@ def test_energy_is_cut_into_whole_segments(budget_s: float, segment_s: float, se
 
 def test_energy_ends_when_every_segment_is_done_and_nothing_is_under_way() -> None:
     spec, done = with_energy(), [task(n, "energy") for n in range(2)]
-    move = next_move(spec, "energy", [task(9), *done], TIGHT, (METERED,))
-    assert move == Work("energy", 1, "waits for rpi3b with a meter: 1 busy")
+    assert next_move(spec, "energy", [task(9), *done], TIGHT, (METERED,)) == Work("energy", 1)
+    busy = next_move(spec, "energy", [task(9), *done], TIGHT, (BOARD, replace(METERED, free=False)))
+    assert busy == Work("energy", 1, "waits for rpi3b with a meter: 1 busy")
     under_way = [task(9), *done, task(2, "energy", "leased")]
     assert isinstance(next_move(spec, "energy", under_way, TIGHT, (METERED,)), Wait)
     assert next_move(spec, "energy", [*done, task(2, "energy")], TIGHT, (METERED,)) == Enter("building")

@@ -61,13 +61,12 @@ def test_a_second_hello_ends_the_session(tmp_path: Path) -> None:
 
 def test_the_newer_of_two_agents_with_one_name_wins(tmp_path: Path) -> None:
     async def scene() -> None:
-        async with stage(tmp_path) as (address, client), Agent(address) as older:
-            async with Agent(address):
-                assert await older.end() == (
-                    "ALREADY_EXISTS: another agent named pi-01 has connected, and the newer session wins; "
-                    "if these are two boards, give one of them another --name"
-                )
-                assert [d.state for d in await asyncio.to_thread(client.devices)] == ["idle"]
+        async with stage(tmp_path) as (address, client), Agent(address) as older, Agent(address):
+            assert await older.end() == (
+                "ALREADY_EXISTS: another agent named pi-01 has connected, and the newer session wins; "
+                "if these are two boards, give one of them another --name"
+            )
+            assert [d.state for d in await asyncio.to_thread(client.devices)] == ["idle"]
 
     play(scene())
 
