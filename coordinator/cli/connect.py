@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,14 @@ def connected(named: str) -> Iterator[Link]:
 
 
 def _link(client: Coordinator, named: str) -> Link:
-    from coordinator.client import DEFAULT_ADDRESS
+    from coordinator.client import ADDRESS_VARIABLE, DEFAULT_ADDRESS
     from lut_store.paths import default_database_url
 
     if named:
-        return Link(client, where=f"the coordinator at {named}", option=f" --coordinator {named}")
+        by_environment = os.environ.get(ADDRESS_VARIABLE) == named
+        return Link(
+            client, where=f"the coordinator at {named}", option="" if by_environment else f" --coordinator {named}"
+        )
     if client.address == DEFAULT_ADDRESS:
         return Link(client, where=f"the coordinator at {DEFAULT_ADDRESS}")
     return Link(client, embedded=True, where=default_database_url().removeprefix("sqlite:///"))
