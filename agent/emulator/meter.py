@@ -100,7 +100,7 @@ def spawn(kind: str = "um25c", follow_pid: int = 0, rate_hz: float = 50.0, **set
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="agent.emulator.meter", description=__doc__)
+    parser = argparse.ArgumentParser(prog="edgelut-agent emulate-meter", description=__doc__)
     parser.add_argument("kind", choices=protocols())
     parser.add_argument("--follow-pid", type=int, default=0, help="process whose CPU time makes the current")
     parser.add_argument("--rate-hz", type=float, default=2.0, help="new values a second; lag and delay shrink with it")

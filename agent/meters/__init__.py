@@ -18,6 +18,7 @@ __all__ = ["KINDS", "Clock", "Decoder", "Meter", "Reading", "decoder", "identify
 # kind → module of agent.meters that drives it
 KINDS = {
     "atorch": "atorch",
+    "auto": "discover",
     "avhzy": "avhzy",
     "csv": "csv",
     "dl24m": "atorch",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import serial
 
 from agent.meters.base import Clock, Decoder, Reading
+from agent.meters.counters import EnergyCheck
+from agent.meters.errors import OtherMeterError
 from agent.meters.ports import PORT_ERRORS, is_pseudo_terminal, open_port
 from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter
 from agent.meters.spec import MeterSpec
@@ -44,7 +46,7 @@ class SerialDriver:
     stop_commands: tuple[bytes, ...] = ()
     first_reply_s: float = 10.0
     reply_s: float = 2.0
-    accept: Callable[[Reading], str] = field(default=lambda _: "")
+    other_kind: Callable[[Reading], str] = field(default=lambda _: "")
 
 
 def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMeter:
@@ -57,10 +59,10 @@ def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMe
         link = _Link(port, driver)
         reading = link.first_reading()
         if reading is None:
-            raise BadInputError(f"meter {spec}: {link.what_was_seen()}")
-        wrong = driver.accept(reading)
-        if wrong:
-            raise BadInputError(f"meter {spec}: {wrong}")
+            raise link.no_reading(f"meter {spec}")
+        other = driver.other_kind(reading)
+        if other:
+            raise OtherMeterError(f"meter {spec}: a {reading.model} answers there; write {other}:{spec.port}.", other)
     except PORT_ERRORS as error:
         port.close()
         raise BadInputError(
@@ -152,22 +154,25 @@ class _Link:
             self._seen += data
         return data
 
-    def what_was_seen(self) -> str:
+    def no_reading(self, who: str) -> BadInputError:
         """Why there was no first reading, from the bytes that came instead."""
         from agent.meters import identify
 
         waited = f"within {self.driver.first_reply_s:g} s"
         if not self._seen:
-            return f"no answer {waited}. Is it switched on, and is this the port that carries its data?"
+            return BadInputError(
+                f"{who}: no answer {waited}. Is it switched on, and is this the port that carries its data?"
+            )
         other = identify(bytes(self._seen))
         if other and other != self.driver.kind:
-            return f"a meter of kind {other} speaks there; write {other}:{self.port.port}."
+            return OtherMeterError(
+                f"{who}: a meter of kind {other} speaks there; write {other}:{self.port.port}.", other
+            )
         reasons = ", ".join(f"{n} × {reason}" for reason, n in self.decoder.rejected.most_common(3))
         start = bytes(self._seen[:16]).hex(" ")
-        return (
-            f"{len(self._seen)} bytes came {waited}, beginning with {start}, but no good reply "
-            f"({reasons or 'too few'}). "
-            "Another model, another baud rate, or another program that talks to the meter?"
+        return BadInputError(
+            f"{who}: {len(self._seen)} bytes came {waited}, beginning with {start}, but no good reply "
+            f"({reasons or 'too few'}). Another model, another baud rate, or another program that talks to the meter?"
         )
 
 
@@ -181,8 +186,18 @@ class SerialMeter(SamplingMeter):
         self._spec = spec
         self._link: _Link | None = link
         self._reported: Counter[str] = Counter()
+        self._energy = EnergyCheck()
+        self._disagreed = False  # said once in a run
+
+    def _add(self, t_ns: int, reading: Reading) -> None:
+        self.buffer.add(t_ns, reading)
+        self._energy.add(t_ns, reading)
+        if not self._disagreed and (words := self._energy.disagreement()):
+            self._disagreed = True
+            self.buffer.lose(words)
 
     def _run(self) -> None:
+        self._energy, self._disagreed = EnergyCheck(), False
         lost_s = 0.0
         while not self._stopping.is_set():
             try:
@@ -212,7 +227,7 @@ class SerialMeter(SamplingMeter):
             if reading is None:
                 self.buffer.lose("no good reply to a request")
             elif not self._refused(reading):
-                self.buffer.add((asked_ns + answered_ns) // 2, reading)
+                self._add((asked_ns + answered_ns) // 2, reading)
             self._report(link)
 
     def _listen(self, link: _Link) -> None:
@@ -226,11 +241,11 @@ class SerialMeter(SamplingMeter):
             for reading in readings:
                 device_s = reading.device_time_s
                 if device_s is None:
-                    self.buffer.add(arrived_ns, reading)
+                    self._add(arrived_ns, reading)
                 elif device_s == device_time.last_s:
                     self.buffer.lose("sample that came twice")
                 else:
-                    self.buffer.add(device_time.host_ns(device_s, arrived_ns), reading)
+                    self._add(device_time.host_ns(device_s, arrived_ns), reading)
             if readings:
                 heard, silent = time.monotonic(), False
             elif not silent and time.monotonic() - heard > self._driver.reply_s:
@@ -244,12 +259,10 @@ class SerialMeter(SamplingMeter):
 
     def _refused(self, reading: Reading) -> bool:
         """Another meter answers (after a replug): its values are not taken."""
-        wrong = self._driver.accept(reading) or (
-            f"a {reading.model} answers instead of the {self._info.model}" if reading.model != self._info.model else ""
-        )
+        wrong = bool(self._driver.other_kind(reading)) or reading.model != self._info.model
         if wrong:
-            self.buffer.lose(wrong)
-        return bool(wrong)
+            self.buffer.lose(f"a {reading.model} answers instead of the {self._info.model}")
+        return wrong
 
     def _report(self, link: _Link) -> None:
         rejected = link.decoder.rejected

@@ -152,11 +152,11 @@ def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
         request=REQUEST,
         reply_bytes=FRAME_BYTES,
         first_reply_s=spec.number("first_reply_s", 10.0, 0.1, 120.0),
-        accept=partial(_other_model, spec),
+        other_kind=partial(_other_kind, spec.kind),
     )
     return open_serial(driver, spec, clock)
 
 
-def _other_model(spec: MeterSpec, reading: Reading) -> str:
+def _other_kind(wanted: str, reading: Reading) -> str:
     kind = reading.model.lower()
-    return "" if kind == spec.kind else f"a {reading.model} answers there; write {kind}:{spec.port}."
+    return "" if kind == wanted else kind

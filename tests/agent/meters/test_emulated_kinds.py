@@ -10,17 +10,23 @@ from protos.errors import BadInputError
 from tests.agent.meters.helpers import StepSupply, WallClock, wait_for
 
 FAULTY = Faults(garbage=0.05, lost_byte=0.05, flipped_bit=0.05, half_frame=0.05, doubled=0.05, seed=1)
-KINDS = [("tc66c", 10), ("avhzy", 100), ("smartpower3", 100), ("csv", 100), ("atorch", 10)]
+KINDS = [
+    ("tc66c", 20, "?rate_hz=20"),
+    ("avhzy", 100, ""),
+    ("smartpower3", 100, ""),
+    ("csv", 100, ""),
+    ("atorch", 40, ""),
+]
 
 
 @pytest.mark.parametrize("faults", [None, FAULTY], ids=["clean", "faulty"])
-@pytest.mark.parametrize(("kind", "rate_hz"), KINDS)
-def test_sampling(kind: str, rate_hz: float, faults: Faults | None) -> None:
+@pytest.mark.parametrize(("kind", "rate_hz", "options"), KINDS)
+def test_sampling(kind: str, rate_hz: float, options: str, faults: Faults | None) -> None:
     device = PtyMeter(
         MeterModel(StepSupply(), MeterSettings.at_rate(rate_hz, noise_a=0.003)), WallClock(), kind, faults
     )
     try:
-        meter = open_meter(f"{kind}:{device.port}", WallClock())
+        meter = open_meter(f"{kind}:{device.port}{options}", WallClock())
         values: list[float] = []
         times: list[int] = []
         losses: list[str] = []

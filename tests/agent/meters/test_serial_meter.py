@@ -87,7 +87,7 @@ def test_bad_links_cost_samples_but_no_wrong_one_comes_through() -> None:
     try:
         meter = open_meter(f"um25c:{device.port}?rate_hz=50", WallClock())
         try:
-            samples, losses = collect(meter, 60)
+            samples, losses = collect(meter, 30)
         finally:
             meter.close()
     finally:
