@@ -16,8 +16,8 @@ QUIET_TURNS = 8  # more than the chain of awaits between two sleeps usually has
 class VirtualClock:
     """Discrete events: no wall time passes.
 
-    When nobody has slept anew for some turns of the event loop, the sleeper that is due first is woken. What waits for
-    something else than this clock (a socket, a thread) does not hold it back.
+    The sleeper that is due first is woken after some turns of the event loop, so that whoever was woken before can go
+    on and sleep anew. What waits for something else than this clock (a socket, a thread) does not hold it back.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from agent.emulator.device_disturbance import WINDOW_POWER_SD, Settings
 from agent.emulator.device_operators import Array, IntArray
 from agent.emulator.device_space import Chain, SpaceModel
 from agent.emulator.device_supply import BoardSupply
-from agent.emulator.device_truth import Cost, Truth, cells_of, loop, true_network, true_operators
+from agent.emulator.device_truth import Cost, Truth, cells_of, loop, swept, true_network, true_operators
 from agent.emulator.device_types import DeviceType, device_type
 from protos.errors import BadInputError, NotFoundError
 from protos.types import CONTEXTS, BlockSpec, CellRef, SearchSpace
@@ -96,7 +96,7 @@ class EmulatedDevice:
         """The space on this board; raises BadInputError when the board has fewer cores than that."""
         if not 1 <= threads <= self.type.cores:
             raise BadInputError(
-                f"{self.type.name} has {self.type.cores} cores: {threads} threads cannot be measured on it."
+                f"{threads} threads cannot be measured on {self.type.name}: it has {self.type.cores} cores."
             )
         key = space.digest, threads
         if key not in self._models:
@@ -152,8 +152,17 @@ class EmulatedDevice:
     def rest_until(self, time_s: float) -> None:
         self.board.rest_until(time_s)
 
-    def execute(self, model: SpaceModel, executions: Sequence[Execution], sweep_bytes: int = 0) -> Timings:
-        """Run executions one after another, with a probe before each and after the last."""
+    def build(self, model: SpaceModel, chains: Sequence[Chain], start_s: float) -> None:
+        """Build the modules of all chains and call each once; before, the start of the process takes start_s."""
+        kind = self.type
+        self.board.run(start_s + kind.build_s * sum(len(chain.rows) for chain in chains), kind.power.gap_w, 1)
+        seconds, joules = swept(model, chains)
+        self.board.run(float(seconds.sum()), float(joules.sum() / seconds.sum()), model.table.threads)
+
+    def execute(
+        self, model: SpaceModel, executions: Sequence[Execution], sweep_bytes: int = 0, probes: bool = True
+    ) -> Timings:
+        """Run executions one after another, with a probe before each and after the last unless probes are left out."""
         started_s = self.now_s
         visits = [self._visit(execution, sweep_bytes) for execution in executions]
         costs = self._costs(model, [visit for both in visits for visit in both])
@@ -162,7 +171,8 @@ class EmulatedDevice:
         for execution, both in zip(executions, visits, strict=True):
             mine = costs[position : position + len(both)]
             position += len(both)
-            probes_s.append(self._probe(model))
+            if probes:
+                probes_s.append(self._probe(model))
             self.board.run(SETUP_S, model.table.busy_w, model.table.threads)
             if execution.swept:
                 self._sweep(model, sweep_bytes)
@@ -171,7 +181,8 @@ class EmulatedDevice:
             took_s = self._timed(execution.chain, base_s)
             self.board.run(float(took_s.sum()), joules / float(base_s.sum()), model.table.threads)
             times_s.append(took_s[execution.warmup :])
-        probes_s.append(self._probe(model))
+        if probes:
+            probes_s.append(self._probe(model))
         return Timings(started_s, self.now_s, tuple(times_s), tuple(probes_s))
 
     def loop(self, model: SpaceModel, chain: Chain, duration_s: float) -> Loop:
@@ -215,6 +226,7 @@ class EmulatedDevice:
             np.concatenate([visit.chain.rows for visit in visits]),
             np.concatenate([visit.previous for visit in visits]),
             np.concatenate([visit.missing for visit in visits]),
+            np.concatenate([visit.chain.footprint for visit in visits]),
         )
         cuts = np.cumsum([len(visit.chain.rows) for visit in visits])[:-1]
         return list(zip(np.split(seconds, cuts), np.split(joules, cuts), strict=True))

@@ -28,29 +28,39 @@ class Cache:
 
     def touch(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
         """Use ranges (name, bytes) one after another; the bytes of each that were missing."""
-        resident, limit, capacity = self._resident, self._limit, self._capacity
-        missing = []
+        resident, limit, capacity, used = self._resident, self._limit, self._capacity, self._used
+        recent, missing = resident.move_to_end, []
         for name, size in ranges:
             had = resident.get(name, 0)
+            if had == size:  # all of it is there
+                missing.append(0)
+                if had:
+                    recent(name)
+                continue
             missing.append(size - had if size > had else 0)
             kept = size if size < limit else limit
             resident[name] = kept
-            resident.move_to_end(name)
-            self._used += kept - had
-            if self._used > capacity:
-                self._evict(capacity)
+            if had:
+                recent(name)
+            used += kept - had
+            if used > capacity:
+                used = self._evict(used, capacity)
+        self._used = used
         return missing
 
     def sweep(self, size_bytes: int) -> None:
         """Run through another buffer. Of what was there, only what still has room beside it stays."""
-        self._evict(max(0, self._capacity - size_bytes))
+        self._used = self._evict(self._used, max(0, self._capacity - size_bytes))
 
-    def _evict(self, room: int) -> None:
-        """The oldest go until `room` bytes are used; of the last one only as much as must."""
-        while self._used > room:
-            oldest, size = self._resident.popitem(last=False)
-            self._used -= size
-            if self._used < room:
-                self._resident[oldest] = room - self._used
-                self._resident.move_to_end(oldest, last=False)
-                self._used = room
+    def _evict(self, used: int, room: int) -> int:
+        """The oldest go until at most `room` bytes are used, of the last one only as much as must; the bytes used."""
+        resident = self._resident
+        while used > room:
+            oldest = next(iter(resident))
+            size = resident[oldest]
+            if size > used - room:
+                resident[oldest] = size - (used - room)
+                return room
+            del resident[oldest]
+            used -= size
+        return used

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SPEED_SD = 0.006  # method notes: the same networks move by 1–3 % within 20 minutes; most of it is common
-SPEED_S = 200.0
+SPEED_SD = 0.003
+SPEED_S = 120.0
 IDLE_SD_W = 0.025  # 5 mA
 IDLE_S = 300.0
 SERVICE_W = 0.012  # a service that wakes up now and then, for a minute or so
@@ -28,10 +28,10 @@ BURST_SLOWDOWN = (1.05, 1.35)
 
 CALL_SD = 0.003  # common to all blocks of one call
 BLOCK_SD = 0.007
-TAIL_SHARE, TAIL_MEAN = 0.03, 0.05  # a few calls are longer by some per cent
+TAIL_SHARE, TAIL_MEAN = 0.02, 0.04  # a few calls are longer by some per cent
 TICK_PER_S, TICK_S = 0.8, 0.6e-3  # the kernel takes the core away
-LAYOUT_SD = 0.0025  # where in memory a module's weights happen to lie, for the life of a process
-PROCESS_SD = 0.003  # the same for a process as a whole
+LAYOUT_SD = 0.0015  # where in memory a module's weights happen to lie, for the life of a process
+PROCESS_SD = 0.001  # the same for a process as a whole
 WINDOW_POWER_SD = 0.002  # what the data happen to be
 
 _CHUNK_S = 1024  # the drifts are made in steps of a second, this many at a time

@@ -236,9 +236,13 @@ class CostTable:
         """Bytes per second that all threads together get from memory."""
         return self.board.memory.dram_rate * float(self.threads**self.board.memory.dram_scaling)
 
-    def cost(self, rows: IntArray, previous: IntArray, missing: Array) -> tuple[Array, Array]:
-        """(seconds, joules above idle) of n operators (n,), their predecessors (n,) and what they missed (n, 5)."""
-        power, overlap = self.board.power, self.board.compute.overlap
+    def cost(self, rows: IntArray, previous: IntArray, missing: Array, footprint: Array) -> tuple[Array, Array]:
+        """(seconds, joules above idle) of n operators: (n,) each.
+
+        rows (n,) and those of the predecessors (n,); what was missing (n, 5); footprint (n,): bytes of the weights of
+        the whole chain that each is part of.
+        """
+        power, memory, overlap = self.board.power, self.board.memory, self.board.compute.overlap
         share = missing[:, WEIGHTS:] / self._touched[rows]  # (n, 4)
         moved = np.einsum("nkf,nf->nk", self._bytes[rows], share)  # (n, K)
         compute_s = self._compute_s[rows]
@@ -249,8 +253,9 @@ class CostTable:
         above_w = (
             self._compute_w[rows] * self._load[rows] * busy + power.dram_w * waiting - power.clash_w * busy * waiting
         )
-        stalled_s = missing[:, CODE] / self.board.memory.code_rate
-        wake = 1 + self._wake[previous]
-        seconds = (self._overhead_s[rows] + stalled_s + kernel_s.sum(axis=1)) * wake
-        joules = self.busy_w * seconds + ((above_w * kernel_s).sum(axis=1) + power.dram_w * stalled_s) * wake
+        stalled_s = missing[:, CODE] / memory.code_rate
+        walks = memory.page_walk * footprint / (footprint + memory.page_walk_half_bytes)
+        slower = (1 + self._wake[previous]) * (1 + walks)
+        seconds = (self._overhead_s[rows] + stalled_s + kernel_s.sum(axis=1)) * slower
+        joules = self.busy_w * seconds + ((above_w * kernel_s).sum(axis=1) + power.dram_w * stalled_s) * slower
         return seconds, joules

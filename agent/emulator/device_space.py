@@ -30,6 +30,7 @@ class Chain:
     slots: IntArray  # (n,) position in stem + layers + head
     ranges: list[tuple[int, int]]  # what they touch, in order
     columns: IntArray  # (touches,) 5 × operator + column of the miss matrix
+    footprint: Array  # (n,) bytes of the weights of the whole chain
 
     @cached_property
     def after_nothing(self) -> IntArray:
@@ -43,9 +44,8 @@ class Chain:
 
     def walk(self, cache: Cache) -> Array:
         """Touch everything; (n, 5) bytes that were missing."""
-        missing: Array = np.zeros(len(self.rows) * COLUMNS)
-        np.add.at(missing, self.columns, cache.touch(self.ranges))
-        return missing.reshape(-1, COLUMNS)
+        missing = np.bincount(self.columns, cache.touch(self.ranges), len(self.rows) * COLUMNS)
+        return missing.astype(np.float64).reshape(-1, COLUMNS)
 
     def walk_swept(self, cache: Cache, memory: MemoryModel) -> Array:
         """The same after a sweep: what it erased beside the cache is learned again, mostly by the first operators."""
@@ -88,10 +88,17 @@ class SpaceModel:
         refs += [CellRef(FIXED_LAYER, op) for op in range(stem, len(self._fixed))]
         return self._chain(refs, owner)
 
+    def cells(self) -> tuple[Chain, ...]:
+        """Every module of the supernet alone."""
+        space = self.space
+        refs = [CellRef(FIXED_LAYER, op) for op in range(len(self._fixed))]
+        refs += [CellRef(layer, op) for layer in range(len(space.layers)) for op in space.allowed(layer)]
+        return tuple(self.alone(self.row(ref), weights_name(ref)) for ref in refs if self.row(ref) >= 0)
+
     def alone(self, row: int, weights: int = SUPERNET) -> Chain:
         """One operator of the cost table, with weights of this name."""
         part = self._touched(row, weights, 0)
-        return Chain(np.array([row]), np.array([weights]), np.zeros(1, int), list(part), _columns([len(part)]))
+        return self._made([row], [weights], [0], list(part), [len(part)])
 
     def _chain(self, cells: Sequence[CellRef], owner: int) -> Chain:
         rows: list[int] = []
@@ -110,7 +117,14 @@ class SpaceModel:
             slots.append(slot)
             ranges += part
             counts.append(len(part))
-        return Chain(np.array(rows), np.array(weights), np.array(slots), ranges, _columns(counts))
+        return self._made(rows, weights, slots, ranges, counts)
+
+    def _made(
+        self, rows: list[int], weights: list[int], slots: list[int], ranges: list[tuple[int, int]], counts: list[int]
+    ) -> Chain:
+        bytes_ = sum(self.table.operators[row].weights_bytes for row in rows)
+        footprint = np.full(len(rows), float(bytes_))
+        return Chain(np.array(rows), np.array(weights), np.array(slots), ranges, _columns(counts), footprint)
 
     def _touched(self, row: int, weights: int, parity: int) -> tuple[tuple[int, int], ...]:
         """Code, weights, input, hidden and output of an operator: (name, bytes).

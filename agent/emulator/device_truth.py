@@ -163,11 +163,12 @@ def repeated(model: SpaceModel, chains: Sequence[Chain]) -> tuple[Array, Array]:
 def loop(model: SpaceModel, chain: Chain, cache: Cache) -> tuple[Array, Array]:
     """(seconds, joules) of the operators of one chain that runs back to back; leaves the cache as the loop does."""
     chain.walk(cache)
-    return model.table.cost(chain.rows, chain.after_itself, chain.walk(cache))
+    return model.table.cost(chain.rows, chain.after_itself, chain.walk(cache), chain.footprint)
 
 
 def _cost(
     model: SpaceModel, chains: Sequence[Chain], previous: Sequence[IntArray], missing: Sequence[Array]
 ) -> tuple[Array, Array]:
     rows = np.concatenate([chain.rows for chain in chains])
-    return model.table.cost(rows, np.concatenate(previous), np.concatenate(missing))
+    footprint = np.concatenate([chain.footprint for chain in chains])
+    return model.table.cost(rows, np.concatenate(previous), np.concatenate(missing), footprint)

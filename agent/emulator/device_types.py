@@ -44,6 +44,8 @@ class MemoryModel:
     dram_scaling: float  # all threads together get threads^scaling times that
     cache_rate: float  # bytes/s from the last-level cache
     code_rate: float  # bytes/s of instructions that missed: latency-bound, nothing prefetches them
+    page_walk: float  # how much slower a very large network is: it overflows the tables of address translation
+    page_walk_half_bytes: float  # size of a network's weights with half of that
     packing: float  # times the weights are moved once more inside the cache, to be packed on every call
     stream_share: float  # share of the cache that one range may occupy: what streams through does not flush all
     interpreter_bytes: int  # instructions and data of interpreter and dispatcher that every call touches
@@ -121,19 +123,21 @@ RPI3B = DeviceType(
         overlap=1.8,  # an in-order core stalls on a miss, only the prefetcher overlaps
         dispatch_s=130e-6,  # about 25 × a server's
         module_s=50e-6,
-        predecessor=0.020,
+        predecessor=0.028,
         predecessor_half_bytes=160e3,
     ),
     memory=MemoryModel(
         dram_rate=1.1e9,  # LPDDR2-900 × 32 bit, one core
         dram_scaling=0.35,
         cache_rate=3.2e9,
-        code_rate=0.25e9,
+        code_rate=0.6e9,
+        page_walk=0.10,
+        page_walk_half_bytes=8e6,
         packing=2.0,  # read raw, write packed
         stream_share=0.35,  # the real one replaces at random: a stream leaves some of the rest alone
         interpreter_bytes=170 * KIB,
         kernel_bytes=48 * KIB,
-        history_bytes=480 * KIB,
+        history_bytes=1200 * KIB,
     ),
     power=PowerModel(
         idle_w=5.1 * 0.24,
@@ -142,7 +146,7 @@ RPI3B = DeviceType(
         active_w=0.46,
         spin_w=0.07,
         compute_w=(0.84, 0.72, 0.30, 0.70, 0.55, 0.16),  # depthwise waits more than it calculates
-        scaling=0.5,
+        scaling=0.55,
         dram_w=0.42,
         clash_w=0.15,
         gap_w=0.58,
@@ -185,19 +189,21 @@ RPI4 = DeviceType(
         overlap=3.5,  # misses are overlapped with work
         dispatch_s=30e-6,
         module_s=13e-6,
-        predecessor=0.014,
+        predecessor=0.020,
         predecessor_half_bytes=300e3,
     ),
     memory=MemoryModel(
         dram_rate=3.0e9,  # LPDDR4, but one narrow channel: less gain than in compute
         dram_scaling=0.25,
         cache_rate=9.0e9,
-        code_rate=0.55e9,
+        code_rate=1.4e9,
+        page_walk=0.13,
+        page_walk_half_bytes=12e6,
         packing=3.0,  # packs for its wider tile in two steps
         stream_share=0.35,
         interpreter_bytes=170 * KIB,
         kernel_bytes=52 * KIB,
-        history_bytes=560 * KIB,
+        history_bytes=1500 * KIB,
     ),
     power=PowerModel(
         idle_w=5.1 * 0.54,

@@ -6,8 +6,10 @@ import asyncio
 import platform
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from agent.emulator.device import EmulatedDevice, Execution
 from agent.emulator.device_operators import Array
 from agent.emulator.device_space import SUPERNET, Chain, SpaceModel, weights_name
 from agent.host import sweep_bytes
+from agent.rounds import KINDS, compose, hot_calls
 from agent.runner import Clock, RunnerError, UnfitError
 from nas.opstats import space_memory_bytes
 from protos.errors import BadInputError
@@ -24,6 +27,7 @@ from protos.types import (
     HostState,
     LatencyRound,
     Lease,
+    MeasurementPlan,
     NetworkTimings,
     OperatorTimings,
     PathTimings,
@@ -37,13 +41,14 @@ __all__ = ["EmulatedRunner", "ScaledClock", "VirtualClock"]
 SYSTEM_BYTES = 230 << 20  # operating system, daemon, and the worker with its framework
 TEMP_STEP_C = 0.5  # what the sensor resolves
 NS = 1e9
+Timings = TypeVar("Timings", NetworkTimings, OperatorTimings)
 
 
 @dataclass(frozen=True)
 class _Prepared:
     run: RunSpec
     model: SpaceModel
-    sweep_bytes: int  # 0 in `steady`
+    sweep_bytes: int  # 0 when nothing is measured cold
     networks: tuple[Chain, ...]
     operators: tuple[Chain, ...]
 
@@ -107,6 +112,7 @@ class EmulatedRunner:
             except BadInputError as error:
                 raise UnfitError(str(error)) from error
             swept = plan.sweep_bytes or sweep_bytes(kind.cache_bytes, kind.cache_bytes)
+            cold = plan.context == "cold" or plan.other_context_every > 0
             networks = tuple(model.network(n.choices, SUPERNET + 1 + index) for index, n in enumerate(run.networks))
             operators = tuple(_operator(model, index, item) for index, item in enumerate(run.items))
             if self._free_bytes(run) < 0:
@@ -116,50 +122,51 @@ class EmulatedRunner:
                 )
             await self._begin()
             self.device.restart()
-            modules = len(run.items) + sum(len(chain.rows) for chain in networks)
-            duration_s = modules * kind.build_s + (0.0 if self._started else kind.start_s)
-            self.device.board.run(duration_s, kind.power.gap_w, 1)
+            supernet = operators if plan.method == "isolated" else model.cells()
+            self.device.build(model, (*supernet, *networks), 0.0 if self._started else kind.start_s)
             self._started = True
-            self._prepared = _Prepared(run, model, swept if plan.context == "cold" else 0, networks, operators)
+            self._prepared = _Prepared(run, model, swept if cold else 0, networks, operators)
             await self._end()
 
     async def latency_round(self, lease: Lease, round_index: int) -> LatencyRound:
         """The same random paths, in the same order, as the real worker times for this lease and round."""
         async with self._busy:
             ready = self._ready()
-            plan, space = ready.run.plan, ready.run.space
-            rng = random.Random(f"{lease.seed} {round_index}")
-            isolated = plan.method == "isolated"
-            choices = [
-                tuple(rng.choice(space.allowed(layer)) for layer in range(len(space.layers)))
-                for _ in range(0 if isolated else plan.paths_per_round)
+            content = compose(ready.run, lease.seed, round_index)
+            paths = [ready.model.network(choices) for choices in content.paths]
+            chains = {"path": paths, "network": ready.networks, "operator": ready.operators}
+            cold = ready.run.plan.context == "cold"
+            executions = [
+                self._execution(chains[kind][index], cold and kind != "operator") for kind, index in content.executions
             ]
-            paths = [ready.model.network(path) for path in choices]
-            swept = plan.context == "cold"
-            warmup, calls = (0, 1) if swept else (plan.warmup_calls, plan.timed_calls)
-            executions = [Execution(chain, swept, warmup, calls) for chain in (*paths, *ready.networks)]
-            if isolated:
-                hot = plan.warmup_calls, plan.timed_calls
-                executions += [Execution(chain, False, *hot) for chain in ready.operators]
-            order = list(range(len(executions)))
-            rng.shuffle(order)
+            others = [self._execution(ready.networks[index], not cold) for index in content.other_context]
             await self._begin()
-            timings = self.device.execute(ready.model, [executions[index] for index in order], ready.sweep_bytes)
+            timings = self.device.execute(ready.model, executions, ready.sweep_bytes)
+            other = self.device.execute(ready.model, others, ready.sweep_bytes, probes=False)
             await self._end()
-        times_s = [timings.times_s[position] for position in np.argsort(order)]
-        after = len(paths) + len(ready.networks)
+        rows = {kind: content.positions(kind) for kind in KINDS}
+        index = [ran[1] for ran in content.executions]
+        network_rows = [(index[k], timings.times_s[k]) for k in rows["network"]]
+        operator_rows = [(index[k], timings.times_s[k]) for k in rows["operator"]]
         return LatencyRound(
             round_index=round_index,
             started_ns=_ns(timings.started_s),
-            ended_ns=_ns(timings.ended_s),
+            ended_ns=_ns(other.ended_s),
             sweep_bytes=ready.sweep_bytes,
-            threads=plan.threads,
-            paths=_path_timings(ready.model, choices, paths, times_s[: len(paths)], calls) if paths else None,
-            networks=_network_timings(times_s[len(paths) : after]),
-            operators=_operator_timings(times_s[after:]),
-            order=tuple(order),
+            threads=ready.run.plan.threads,
+            paths=_path_timings(
+                ready.model, [(content.paths[index[k]], paths[index[k]], timings.times_s[k]) for k in rows["path"]]
+            ),
+            networks=_totals(NetworkTimings, network_rows),
+            operators=_totals(OperatorTimings, operator_rows),
+            order=content.order(),
             probe_ns=tuple(_ns(probe_s) for probe_s in timings.probes_s),
+            other_context=_totals(NetworkTimings, list(zip(content.other_context, other.times_s, strict=True))),
         )
+
+    def _execution(self, chain: Chain, cold: bool) -> Execution:
+        """One call after a sweep, or a hot loop."""
+        return Execution(chain, True, 0, 1) if cold else Execution(chain, False, *hot_calls(self._ready().run.plan))
 
     async def load(self, subject: str, index: int, duration_s: float) -> tuple[PowerWindow, ...]:
         """A gap, then the item or the network back to back. Raises RunnerError when there is none of that index."""
@@ -227,29 +234,26 @@ def _ns(seconds: float) -> int:
     return round(seconds * NS)
 
 
-def _path_timings(
-    model: SpaceModel, choices: list[tuple[int, ...]], paths: list[Chain], times_s: list[Array], calls: int
-) -> PathTimings:
-    space = model.space
+def _path_timings(model: SpaceModel, rows: Sequence[tuple[tuple[int, ...], Chain, Array]]) -> PathTimings | None:
+    """Of (choices, chain, seconds of its blocks (calls, n)) in the order in which they ran."""
+    if not rows:
+        return None
+    space, calls = model.space, len(rows[0][2])
     slots = len(space.stem) + len(space.layers) + len(space.head)
-    block_ns = np.zeros((len(paths), calls, slots), np.int64)
-    for index, (chain, path_s) in enumerate(zip(paths, times_s, strict=True)):
-        block_ns[index][:, chain.slots] = np.maximum(1, np.rint(path_s * NS))
+    block_ns = np.zeros((len(rows), calls, slots), np.int64)
+    for row, (_, chain, blocks_s) in enumerate(rows):
+        block_ns[row][:, chain.slots] = np.maximum(1, np.rint(blocks_s * NS))
     return PathTimings(
         calls=calls,
-        choices=tuple(choice for path in choices for choice in path),
+        choices=tuple(choice for choices, _, _ in rows for choice in choices),
         block_ns=tuple(block_ns.ravel().tolist()),
         total_ns=tuple(block_ns.sum(axis=2).ravel().tolist()),
     )
 
 
-def _totals(times_s: list[Array]) -> tuple[int, ...]:
-    return tuple(max(1, _ns(float(call_s))) for array_s in times_s for call_s in array_s.sum(axis=1))
-
-
-def _network_timings(times_s: list[Array]) -> NetworkTimings | None:
-    return NetworkTimings(len(times_s[0]), tuple(range(len(times_s))), _totals(times_s)) if times_s else None
-
-
-def _operator_timings(times_s: list[Array]) -> OperatorTimings | None:
-    return OperatorTimings(len(times_s[0]), tuple(range(len(times_s))), _totals(times_s)) if times_s else None
+def _totals(cls: type[Timings], rows: Sequence[tuple[int, Array]]) -> Timings | None:
+    """Of whole networks or operators: (index, seconds of its blocks (calls, n)); None when there were none."""
+    if not rows:
+        return None
+    total_ns = [max(1, _ns(float(call_s))) for _, blocks_s in rows for call_s in blocks_s.sum(axis=1)]
+    return cls(len(rows[0][1]), tuple(index for index, _ in rows), tuple(total_ns))
