@@ -15,6 +15,7 @@ from protos.errors import BadInputError
 
 # pyserial's SerialException is an OSError; flushing a port that has gone raises termios.error.
 PORT_ERRORS = (OSError, termios.error)
+WRITE_S = 2.0
 READ_S = 0.1  # one wait for bytes; a frame that pauses for longer than a few of these is broken
 
 
@@ -25,7 +26,8 @@ def open_port(port: str, baud: int, who: str) -> serial.Serial:
     if not port:
         raise BadInputError(f"{who}: the port is missing; write KIND:PORT, for example um25c:/dev/rfcomm0.{_present()}")
     try:
-        return serial.serial_for_url(port, baudrate=baud, timeout=READ_S, write_timeout=2.0, exclusive=True)
+        write_timeout_s = None if "://" in port else WRITE_S  # rfc2217:// refuses one
+        return serial.serial_for_url(port, baudrate=baud, timeout=READ_S, write_timeout=write_timeout_s, exclusive=True)
     except (*PORT_ERRORS, ValueError) as error:
         raise BadInputError(f"{who}: {explain(port, error)}") from error
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serial
+from serial.rfc2217 import PortManager
 
 from agent.emulator.meter import Faults, MeterModel, MeterSettings, PtyMeter
 from agent.meters import Meter, open_meter
@@ -191,3 +193,50 @@ def test_a_meter_on_another_host(device: PtyMeter) -> None:
         server.close()
     assert samples.current_a[0] == pytest.approx(0.24, abs=0.03)
     assert not meter.info.emulated  # nothing says so through a socket; `emulated=yes` in the spec would
+
+
+class PtySerial(serial.Serial):
+    """A pseudo-terminal has no modem lines; its server takes what the client says about them and does nothing."""
+
+    def _update_dtr_state(self) -> None: ...
+
+    def _update_rts_state(self) -> None: ...
+
+
+class PtyManager(PortManager):
+    def check_modem_lines(self, force_notification: bool = False) -> None: ...
+
+
+def test_a_meter_behind_rfc2217(device: PtyMeter) -> None:
+    """As `ser2net` offers it: the port's settings travel with the data."""
+    server = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        with PtySerial(device.port, timeout=0.02) as port, server.accept()[0] as connection:
+            link = connection.makefile("rwb", buffering=0)
+            manager = PtyManager(port, link)
+            connection.settimeout(0.02)
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    data = connection.recv(1024)
+                    if not data:
+                        return
+                    port.write(b"".join(manager.filter(data)))
+                data = port.read(port.in_waiting or 1)
+                if data:
+                    connection.sendall(b"".join(manager.escape(data)))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        meter = open_meter(f"um25c:rfc2217://127.0.0.1:{server.getsockname()[1]}?rate_hz=20", WallClock())
+        try:
+            samples, _ = collect(meter, 3)
+        finally:
+            meter.close()
+    finally:
+        ended.set()
+        thread.join()
+        server.close()
+    assert samples.current_a[0] == pytest.approx(0.24, abs=0.03)
