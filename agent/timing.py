@@ -13,7 +13,6 @@ agree.
 from __future__ import annotations
 
 import gc
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,13 +23,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from agent.rounds import KINDS, OTHER_TIMED_CALLS, OTHER_WARMUP_CALLS, compose, hot_calls
 from nas.blocks import build_block, build_cells, build_fixed, build_network
 from protos.errors import BadInputError
 from protos.types import (
     FIXED_LAYER,
     BlockSpec,
     LatencyRound,
-    MeasurementPlan,
     NetworkTimings,
     OperatorTimings,
     PathTimings,
@@ -38,15 +37,9 @@ from protos.types import (
     RunSpec,
 )
 
-KINDS = ("path", "network", "operator")  # in the order in which LatencyRound.order counts them
 Call = Callable[[], list[int]]  # one call: its clock readings in ns
 Times = list[list[int]]  # of every timed call
 Timings = TypeVar("Timings", NetworkTimings, OperatorTimings)
-
-# What a plan for the context `cold` does not say: how often a hot loop calls (the method notes' steady loop, section
-# D).
-HOT_WARMUP_CALLS = 4
-HOT_TIMED_CALLS = 8
 
 PROBE = BlockSpec("mbconv", 64, 64, kernel=3, expansion=3, input_height=16, input_width=16)
 
@@ -70,24 +63,11 @@ def time_path(modules: Sequence[nn.Module], x: Tensor) -> list[int]:
     return times
 
 
-def hot_calls(plan: MeasurementPlan) -> tuple[int, int]:
-    """(untimed, timed) calls of a hot loop under this plan, which in `cold` paths means one call to everything else."""
-    if plan.context == "cold" and plan.method == "paths":
-        return HOT_WARMUP_CALLS, HOT_TIMED_CALLS
-    return plan.warmup_calls, plan.timed_calls
-
-
 @dataclass(frozen=True)
 class _Path:
     choices: tuple[int, ...]
     modules: tuple[nn.Module, ...]  # stem, chosen blocks without skips, head
     slots: tuple[int, ...]  # of each module, in stem + layers + head
-
-
-@dataclass(frozen=True)
-class _Execution:
-    kind: str  # "path" | "network" | "operator"
-    index: int  # into the round's paths, RunSpec.networks or RunSpec.items
 
 
 class Bench:
@@ -177,56 +157,35 @@ class Bench:
 
     def latency_round(self, seed: int, round_index: int) -> LatencyRound:
         """One round; the same seed and index give the same paths in the same order."""
-        rng = random.Random(f"{seed} {round_index}")
-        paths = [self._random_path(rng) for _ in range(self._plan.paths_per_round)] if self._cells else []
-        hot_loops = not self._cells or _is_due(self._plan.isolated_every, round_index)
-        executions = [_Execution("path", index) for index in range(len(paths))]
-        executions += [_Execution("network", index) for index in range(len(self._networks))]
-        executions += [_Execution("operator", index) for index in range(len(self._operators) if hot_loops else 0)]
-        rng.shuffle(executions)
+        content = compose(self._run, seed, round_index)
+        paths = [self._path(choices) for choices in content.paths]
         times: list[Times] = []
         probe_ns = []
         with _undisturbed():
             started_ns = time.perf_counter_ns()
-            for execution in executions:
+            for kind, index in content.executions:
                 probe_ns.append(self._probe())
-                times.append(self._execute(execution, paths))
+                times.append(self._execute(kind, index, paths))
                 self._alive()
             probe_ns.append(self._probe())
-            other = self._other_context(rng) if _is_due(self._plan.other_context_every, round_index) else []
+            other = [(index, self._other_context(index)) for index in content.other_context]
             ended_ns = time.perf_counter_ns()
-        ran = {kind: [k for k, e in enumerate(executions) if e.kind == kind] for kind in KINDS}
-        number = {k: n for n, k in enumerate(k for kind in KINDS for k in ran[kind])}
-        index = [execution.index for execution in executions]
+        rows = {kind: [(content.executions[k][1], times[k]) for k in content.positions(kind)] for kind in KINDS}
         return LatencyRound(
             round_index=round_index,
             started_ns=started_ns,
             ended_ns=ended_ns,
             sweep_bytes=self._sweep.nbytes,
             threads=self._plan.threads,
-            paths=self._path_timings([(paths[index[k]], times[k]) for k in ran["path"]]),
-            networks=_timings(NetworkTimings, [(index[k], times[k]) for k in ran["network"]]),
-            operators=_timings(OperatorTimings, [(index[k], times[k]) for k in ran["operator"]]),
-            order=tuple(number[k] for k in range(len(executions))),
+            paths=self._path_timings([(paths[index], calls) for index, calls in rows["path"]]),
+            networks=_timings(NetworkTimings, rows["network"]),
+            operators=_timings(OperatorTimings, rows["operator"]),
+            order=content.order(),
             probe_ns=tuple(probe_ns),
             other_context=_timings(NetworkTimings, other),
         )
 
-    def _other_context(self, rng: random.Random) -> list[tuple[int, Times]]:
-        """The validation networks in the context that the plan did not choose, in random order."""
-        chosen = [index for index, network in enumerate(self._run.networks) if network.role == "validation"]
-        rng.shuffle(chosen)
-        context = self._hot if self._plan.context == "cold" else self._cold
-        out = []
-        for index in chosen:
-            out.append((index, context(partial(time_call, self._networks[index], self._image))))
-            self._alive()
-        return out
-
-    def _random_path(self, rng: random.Random) -> _Path:
-        """Every layer's candidate drawn uniformly from those that are allowed there."""
-        space = self._run.space
-        choices = tuple(rng.choice(space.allowed(layer)) for layer in range(len(space.layers)))
+    def _path(self, choices: tuple[int, ...]) -> _Path:
         blocks = [self._cells[layer][op] for layer, op in enumerate(choices)]
         modules = [*self._stem, *blocks, *self._head]
         kept = [(slot, module) for slot, module in enumerate(modules) if module is not None]
@@ -241,23 +200,31 @@ class Bench:
         block(x)
         return time.perf_counter_ns() - start
 
-    def _execute(self, execution: _Execution, paths: Sequence[_Path]) -> Times:
-        in_context = self._cold if self._plan.context == "cold" else self._hot
-        if execution.kind == "path":
-            return in_context(partial(time_path, paths[execution.index].modules, self._image))
-        if execution.kind == "network":
-            return in_context(partial(time_call, self._networks[execution.index], self._image))
-        operator, x = self._operators[execution.index], self._input(self._run.items[execution.index].spec)
-        return self._hot(partial(time_call, operator, x))
+    def _execute(self, kind: str, index: int, paths: Sequence[_Path]) -> Times:
+        if kind == "operator":
+            call = partial(time_call, self._operators[index], self._input(self._run.items[index].spec))
+            return self._hot(call, *self._hot_calls)
+        if kind == "path":
+            call = partial(time_path, paths[index].modules, self._image)
+        else:
+            call = partial(time_call, self._networks[index], self._image)
+        return self._cold(call) if self._plan.context == "cold" else self._hot(call, *self._hot_calls)
+
+    def _other_context(self, index: int) -> Times:
+        """A network in the context that the plan did not choose."""
+        call = partial(time_call, self._networks[index], self._image)
+        self._alive()
+        return (
+            self._hot(call, OTHER_WARMUP_CALLS, OTHER_TIMED_CALLS) if self._plan.context == "cold" else self._cold(call)
+        )
 
     def _cold(self, call: Call) -> Times:
         """One call with whatever the caches held swept out."""
         self._sweep += 1.0
         return [call()]
 
-    def _hot(self, call: Call) -> Times:
+    def _hot(self, call: Call, untimed: int, timed: int) -> Times:
         """Calls back to back; the first of them are not timed."""
-        untimed, timed = self._hot_calls
         for _ in range(untimed):
             call()
         return [call() for _ in range(timed)]
@@ -306,10 +273,6 @@ class Bench:
                 ended_ns = now()
         gap = PowerWindow("gap", requested_ns, started_ns, index)
         return gap, PowerWindow(subject, started_ns, ended_ns, index, count)
-
-
-def _is_due(every: int, round_index: int) -> bool:
-    return every > 0 and round_index % every == 0
 
 
 def _built(spec: BlockSpec) -> nn.Module:

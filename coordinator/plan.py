@@ -33,6 +33,7 @@ MEMORY_SHARE = 0.7
 PATHS_PER_NETWORK = 1
 ISOLATED_EVERY = 4  # rounds between two passes of hot loops: what they would have predicted, for a tenth of the time
 OTHER_CONTEXT_EVERY = 8  # rounds between two looks at the other context
+STEADY_SHARE = 4  # in `steady` an execution is twelve calls: a round then holds a quarter of the networks, in turn
 WARMUP_CALLS, TIMED_CALLS = 4, 8  # calls 5 to 12 of a burst are level; the first ones still load the caches
 MAX_SEGMENT_S = 300.0  # of an energy task: long against the meter's lag, short enough to lose to an unplugged board
 
@@ -171,7 +172,6 @@ def preset_plan(preset: str, method: str, context: str, threads: int, energy: bo
             context=context,
             threads=threads,
             rounds_per_task=amount.rounds_per_task,
-            paths_per_round=PATHS_PER_NETWORK * (amount.fit + amount.validation + amount.anchors),
             warmup_calls=WARMUP_CALLS if bursts else 0,
             timed_calls=TIMED_CALLS if bursts else 1,
             target_rel_halfwidth=amount.target_rel_halfwidth,
@@ -210,7 +210,12 @@ def make_run(
     fit, validation = (0, amount.fit + amount.validation) if validate else (amount.fit, amount.validation)
     networks = draw_networks(space, seed, fit, validation, amount.anchors)
     plan = preset_plan(preset, method, context, threads, energy and meter != "none" and not validate)
-    plan = replace(plan, paths_per_round=PATHS_PER_NETWORK * max(1, len(networks)))
+    in_a_round = max(1, -(-len(networks) // STEADY_SHARE) if context == "steady" else len(networks))
+    plan = replace(
+        plan,
+        paths_per_round=PATHS_PER_NETWORK * in_a_round,
+        networks_per_round=in_a_round if context == "steady" else 0,
+    )
     try:
         return RunSpec(
             device=device,

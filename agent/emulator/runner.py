@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from agent.emulator.device import EmulatedDevice, Execution
 from agent.emulator.device_operators import Array
 from agent.emulator.device_space import SUPERNET, Chain, SpaceModel, weights_name
 from agent.host import sweep_bytes
-from agent.rounds import KINDS, compose, hot_calls
+from agent.rounds import KINDS, OTHER_TIMED_CALLS, OTHER_WARMUP_CALLS, compose, hot_calls
 from agent.runner import Clock, RunnerError, UnfitError
 from nas.opstats import space_memory_bytes
 from protos.errors import BadInputError
@@ -27,7 +26,6 @@ from protos.types import (
     HostState,
     LatencyRound,
     Lease,
-    MeasurementPlan,
     NetworkTimings,
     OperatorTimings,
     PathTimings,
@@ -139,7 +137,12 @@ class EmulatedRunner:
             executions = [
                 self._execution(chains[kind][index], cold and kind != "operator") for kind, index in content.executions
             ]
-            others = [self._execution(ready.networks[index], not cold) for index in content.other_context]
+            others = [
+                Execution(ready.networks[index], False, OTHER_WARMUP_CALLS, OTHER_TIMED_CALLS)
+                if cold
+                else self._execution(ready.networks[index], True)
+                for index in content.other_context
+            ]
             await self._begin()
             timings = self.device.execute(ready.model, executions, ready.sweep_bytes)
             other = self.device.execute(ready.model, others, ready.sweep_bytes, probes=False)

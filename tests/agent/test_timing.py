@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.timing import HOT_TIMED_CALLS, Bench
+from agent.rounds import HOT_TIMED_CALLS, OTHER_TIMED_CALLS, compose
+from agent.timing import Bench
 from protos.errors import BadInputError
 from protos.types import LatencyRound, RunSpec
 from tests.agent.spaces import tiny_run
@@ -104,7 +105,7 @@ def test_hot_loops_and_the_other_context_come_every_so_often() -> None:
     first = rounds[0]
     assert first.operators is not None
     assert first.other_context is not None
-    assert first.operators.calls == first.other_context.calls == HOT_TIMED_CALLS
+    assert (first.operators.calls, first.other_context.calls) == (HOT_TIMED_CALLS, OTHER_TIMED_CALLS)
     assert sorted(first.other_context.network) == [1, 4]  # those for validation
     assert len(first.order) == 5 + 6 + len(first.operators.item)  # the other context is not counted there
 
@@ -138,3 +139,11 @@ def test_whoever_waits_hears_that_it_is_alive() -> None:
     calls.clear()
     worker.latency_round(7, 0)
     assert len(calls) == 9
+
+
+def test_networks_take_turns_over_rounds() -> None:
+    run = tiny_run(networks=5, networks_per_round=2)
+    rounds = [compose(run, 3, number) for number in range(5)]
+    seen = [[index for kind, index in content.executions if kind == "network"] for content in rounds]
+    assert all(len(own) == 2 for own in seen)
+    assert sorted(index for own in seen for index in own) == sorted([*range(5), *range(5)])

@@ -160,7 +160,7 @@ def test_calls_follow_method_and_context(preset: str) -> None:
 def test_a_plan_has_the_numbers_of_its_preset() -> None:
     plan = preset_plan("standard", "paths", "cold", 1, energy=True)
     assert (plan.latency_budget_s, plan.energy_budget_s, plan.target_rel_halfwidth) == (420, 1500, 0.01)
-    assert (plan.rounds_per_task, plan.paths_per_round, plan.segment_s) == (4, 55, 300)
+    assert (plan.rounds_per_task, plan.segment_s) == (4, 300)
     assert preset_plan("quick", "paths", "cold", 1, energy=True).segment_s == 60  # no longer than the whole
 
 
@@ -239,3 +239,10 @@ def test_isolated_loops_need_no_supernet() -> None:
 
 def test_a_device_that_does_not_know_its_memory_is_not_refused() -> None:
     check_memory(make_run(SPACE, "rpi3b", preset="thorough"), Device("pi-02", "rpi3b"))
+
+
+def test_a_steady_round_holds_a_share_of_the_networks() -> None:
+    cold = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard").plan
+    steady = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", context="steady").plan
+    assert (cold.networks_per_round, cold.paths_per_round) == (0, 55)
+    assert (steady.networks_per_round, steady.paths_per_round) == (14, 14)
