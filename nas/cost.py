@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lut_store.lut import Lut, MissingCellError
+from lut_store.lut import Lut
+from nas.budgets import require_whole
 from protos.errors import BadInputError
 from protos.types import SearchSpace
 
@@ -34,8 +35,7 @@ class CostTable:
     @classmethod
     def from_lut(cls, lut: Lut, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> CostTable:
         """Raises BadInputError when latency or energy was not measured, MissingCellError naming a missing cell."""
-        for name in ("latency", "energy"):
-            _require_whole(lut, name)
+        require_whole(lut)
         allowed = torch.tensor(lut.allowed, device=device)
         return cls(
             lut.space,
@@ -75,19 +75,3 @@ class CostTable:
         chosen = torch.tensor(list(choices), device=self.latency_s.device)
         latency, energy = self.latency_s[rows, chosen].sum(), self.energy_j[rows, chosen].sum()
         return float(latency) + self.fixed_latency_s, float(energy) + self.fixed_energy_j
-
-
-def _require_whole(lut: Lut, name: str) -> None:
-    metric = lut.latency if name == "latency" else lut.energy
-    if metric is None:
-        raise BadInputError(f"{lut.reference} holds no {name}, which a search needs: profile with a power meter")
-    holes = np.argwhere(np.isnan(metric.corrected) & lut.allowed)
-    if holes.size:
-        layer, op = holes[0]
-        raise MissingCellError(
-            f"{lut.reference}: layer {layer}, {lut.space.op_names[op]} has no {name} ({len(holes)} cells in all); "
-            "a search needs every allowed cell, so profile the device again"
-        )
-    fixed = np.flatnonzero(np.isnan(metric.fixed_corrected))
-    if lut.fixed_included and fixed.size:
-        raise MissingCellError(f"{lut.reference}: {lut.fixed_name(int(fixed[0]))} has no {name}; profile it again")
