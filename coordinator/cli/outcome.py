@@ -80,7 +80,7 @@ def report_lut(link: Link, run: Run, *, as_json: bool) -> None:
         return
     out = console()
     print_lut(lut, out)
-    out.print(f"Version {lut.version} of this configuration, from run {run.run_id}; it is in {link.where}.")
+    out.print(f"It is {lut.reference}, from run {run.run_id}, in {link.where}.")
     out.print("Next:")
     for command in (
         f"coordinator lut show {lut.reference}{link.option}",
@@ -137,7 +137,7 @@ def validation_notes(report: Mapping[str, Any]) -> list[str]:
     if factor is None:
         return ["No anchor network is common to both, so nothing can be said about a shift of the device."]
     shift = float(factor) - 1
-    moved = f"{report['anchors']} anchor networks take {percent(shift)} of what they took when the LUT was made"
+    moved = f"{report['anchors']} anchor networks take {percent(shift)} against the time when the LUT was made"
     if abs(shift) <= SHIFT_FINDING:
         return [f"{moved}."]
     return [

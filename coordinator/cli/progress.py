@@ -85,7 +85,7 @@ def line(run: Run, spec: RunSpec) -> str:
     parts = [PHASES.get(run.state, run.state)]
     if run.rounds or run.rounds_flagged:
         flagged = f" ({run.rounds_flagged} flagged)" if run.rounds_flagged else ""
-        parts.append(f"{run.rounds} rounds{flagged}")
+        parts.append(f"{run.rounds} round{'' if run.rounds == 1 else 's'}{flagged}")
     if run.rel_halfwidth is not None:
         parts.append(f"widest ±{percent(run.rel_halfwidth, sign=False)} (target ±{percent(target, sign=False)})")
     if run.energy_device_s:
@@ -131,7 +131,7 @@ def _phase(run: Run, now_s: float) -> Table:
 
 def _counts(run: Run, spec: RunSpec) -> Text:
     plan = spec.plan
-    text = f"{run.rounds} rounds, {run.rounds_flagged} flagged; device time: "
+    text = f"{run.rounds} clean rounds, {run.rounds_flagged} flagged; device time: "
     text += f"latency {duration(run.latency_device_s)} of at most {duration(plan.latency_budget_s)}"
     if plan.energy_budget_s:
         text += f", energy {duration(run.energy_device_s)} of {duration(plan.energy_budget_s)}"

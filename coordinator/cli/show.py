@@ -182,10 +182,11 @@ def _validation_notes(lut: Lut, records: list[tuple[str, MetricRecord]]) -> list
         notes.append(f"{len(anchors)} anchor networks: {against}")
     contexts = lut.validation.get("contexts")
     if isinstance(contexts, Mapping) and contexts.get("ratio") is not None:
-        other, ratio = contexts.get("other"), percent(float(contexts["ratio"]) - 1, digits=1)
+        change = float(contexts["ratio"]) - 1
+        amount = f"{percent(abs(change), sign=False, digits=1)} {'more' if change > 0 else 'less'}"
         rho = contexts.get("spearman")
         rank = "" if rho is None else f" (rank correlation {rho:.3f})"
-        notes.append(f"the same networks in the {other} context take {ratio} against this one{rank}")
+        notes.append(f"in the {contexts.get('other')} context the same networks take {amount} time{rank}")
     return notes
 
 

@@ -54,7 +54,7 @@ def test_the_panel_shows_phase_precision_device_and_estimate() -> None:
         "measuring latency",
         "0:10 gone",
         "ETA 0:30",
-        "5 rounds, 1 flagged",
+        "5 clean rounds, 1 flagged",
         "2 of 5 within ±3.00 %",
         "pi-01  latency round 6  0.412 A  52.0 °C",
         "no interval yet",
