@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before it is loaded: it would write of every lost connection itself
 
 from agent import logs
-from agent.options import EMULATED_METER, parse
+from agent.options import parse
 from protos.errors import EdgelutError, UnavailableError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     async def serve() -> None:
         runner = WorkerRunner()
         meters = Meters(options.meter, runner.clock, Follow(lambda: runner.worker_pid, runner.own_pids))
-        identity = Identity(options.name, options.device_type, "meter" if options.meter == EMULATED_METER else "none")
+        identity = Identity(options.name, options.device_type)
         patience_s = ONCE_PATIENCE_S if options.once else None
         agent = Agent(identity, runner, meters, spool, options.coordinator, patience_s)
         _stop_by_signal([agent])

@@ -28,11 +28,11 @@ STOP_FLUSH_S = 3.0  # what is not acknowledged by then stays in the spool
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this agent is to a coordinator. emulation: "none", "meter" or "device"."""
+    """Who this agent is to a coordinator."""
 
     device: str
     device_type: str
-    emulation: str = "none"
+    emulated: bool = False
 
 
 class Agent:
@@ -100,13 +100,19 @@ class Agent:
             await self._runner.close()
             await self._meters.close()
 
+    @property
+    def _emulation(self) -> str:
+        """A board is real, or its meter is emulated, or all of it."""
+        emulated_meter = self._meter is not None and self._meter.emulated
+        return "device" if self._identity.emulated else "meter" if emulated_meter else "none"
+
     # ---- for the session
 
     def hello(self) -> agent_pb2.Hello:
         hello = agent_pb2.Hello(
             device=self._identity.device,
             device_type=self._identity.device_type,
-            emulation=self._identity.emulation,
+            emulation=self._emulation,
             version=self._facts.edgelut_version,
             facts=to_message(self._facts),
             meter=None if self._meter is None else to_message(self._meter),

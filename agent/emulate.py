@@ -47,7 +47,7 @@ async def emulated_agent(name: str, number: int, options: argparse.Namespace, st
             meters = _in_memory(model, clock) if options.speed > PTY_MAX_SPEED else _on_pty(model, clock, stack)
         spool = Spool(state_dir / name)
         stack.callback(spool.close)
-        identity = Identity(name, options.device_type, "device")
+        identity = Identity(name, options.device_type, emulated=True)
         yield Agent(identity, EmulatedRunner(device, clock), meters, spool, options.coordinator)
 
 

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from agent.meters import Clock, Meter, open_meter
+from agent.meters.emulated import EmulatedMeter
+from agent.meters.spec import parse_spec
 from agent.runner import UnfitError
 from protos.errors import BadInputError
 from protos.types import MeterInfo
 
 NONE, EMULATED = "none", "emulated"
-EMULATED_RATE_HZ = 50.0  # fast, so that a demonstration without hardware takes minutes
+EMULATED_RATE_HZ = 50.0  # unless its spec says another
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Meters:
         """What the agent has, opening it. Raises BadInputError when it does not answer or cannot be."""
         if self._own == NONE:
             return None
-        if self._own == EMULATED:
-            self._followed()
-            return MeterInfo(EMULATED, model="UM25C, emulated", rate_hz=EMULATED_RATE_HZ, emulated=True)
+        if self._follows_worker(self._own):
+            rate_hz = parse_spec(self._own).number("rate_hz", EMULATED_RATE_HZ, 0.1, 1000.0)
+            return MeterInfo(EMULATED, model="UM25C", rate_hz=rate_hz, emulated=True)
         self._kept = await asyncio.to_thread(self._open_own, self._own, self._clock)
         return self._kept.info
 
@@ -59,8 +61,8 @@ class Meters:
         spec = wanted or self._own
         if spec == NONE:
             raise UnfitError("the run measures energy, but this board has no meter; start the agent with --meter")
-        if spec == EMULATED:
-            async with self._emulated() as meter, _sampling(meter):
+        if self._follows_worker(spec):
+            async with self._emulated(spec) as meter, _sampling(meter, close=True):
                 yield meter
         elif spec == self._own:
             if self._kept is None:
@@ -76,31 +78,28 @@ class Meters:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.close)
 
-    def _followed(self) -> Follow:
-        if self._follow is None:
-            raise BadInputError("an emulated device has its own emulated meter; leave --meter away")
-        return self._follow
+    @staticmethod
+    def _follows_worker(spec: str) -> bool:
+        """An emulated meter that was not told which process to follow."""
+        parsed = parse_spec(spec)
+        return parsed.kind == EMULATED and not parsed.port
 
     @contextlib.asynccontextmanager
-    async def _emulated(self) -> AsyncIterator[Meter]:
+    async def _emulated(self, spec: str) -> AsyncIterator[Meter]:
         """A meter emulator in a process of its own, whose current follows the worker's CPU time."""
-        from agent.emulator.meter import spawn
-
-        follow = self._followed()
-        pid = follow.worker_pid()
+        if self._follow is None:
+            raise UnfitError("an emulated board has its own emulated meter: leave the run's --meter away")
+        pid = self._follow.worker_pid()
         if pid is None:
             raise BadInputError("no worker runs that an emulated meter could follow")
-        process = await asyncio.to_thread(spawn, "um25c", pid, EMULATED_RATE_HZ)
-        follow.own_pids.add(process.pid)
+        _, _, options = spec.partition("?")
+        meter = await asyncio.to_thread(open_meter, f"{EMULATED}:{pid}?{options}", self._clock)
+        assert isinstance(meter, EmulatedMeter)
+        self._follow.own_pids.add(meter.process.pid)
         try:
-            meter = await asyncio.to_thread(open_meter, process.spec, self._clock)
-            try:
-                yield meter
-            finally:
-                await asyncio.to_thread(meter.close)
+            yield meter
         finally:
-            follow.own_pids.discard(process.pid)
-            await asyncio.to_thread(process.close)
+            self._follow.own_pids.discard(meter.process.pid)
 
 
 @contextlib.asynccontextmanager

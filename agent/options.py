@@ -123,7 +123,7 @@ def _add_run(commands: argparse._SubParsersAction[Parser], shared: Parser) -> No
     run.add_argument("-t", "--device-type", metavar="TYPE", required=True, help="what this board is, as in rpi3b")
     run.add_argument("-n", "--name", default="", help="this board's name; default: the host's")
     run.add_argument(
-        "--meter", default=NO_METER, metavar="KIND:PORT|emulated|none", help="the power meter; default: none"
+        "--meter", default=NO_METER, metavar="KIND:PORT|auto|emulated|none", help="the power meter; default: none"
     )
     run.add_argument(
         "--state-dir",
@@ -182,5 +182,5 @@ def check_address(address: str) -> None:
 
 def check_meter(meter: str) -> None:
     kind = parse_spec(meter).kind
-    if meter not in (NO_METER, EMULATED_METER) and kind not in kinds():
-        raise unknown("meter", kind, (NO_METER, EMULATED_METER, *kinds()))
+    if meter != NO_METER and kind not in kinds():
+        raise unknown("meter", kind, (NO_METER, *kinds()))
