@@ -47,99 +47,142 @@ def add(
 ) -> list[Outcome]:
     """Store (device, measurement) pairs; an outcome for each, in their order. `rules` gives those of a run."""
     opened = [_open(device, offered) for device, offered in offers]
-    whole = [part for part in opened if part is not None and _has_plain_names(part.message)]
+    named = [part.message for part in opened if part is not None and part.plain]
     batch = _Batch(
-        rules,
-        {row.id: _body(row) for row in _by_names(connection, _BODIES, {part.message.id for part in whole})},
-        {row.task_id: row for row in _by_names(connection, _LEASES, {part.message.task_id for part in whole})},
+        {row.id: _body(row) for row in _by_names(connection, _BODIES, {message.id for message in named})},
+        {row.task_id: row for row in _by_names(connection, _LEASES, {message.task_id for message in named})},
     )
-    unreadable = Outcome("", "refused", "INVALID_ARGUMENT", "these bytes are not a measurement")
-    outcomes = [unreadable if part is None else batch.take(part) for part in opened]
-    if batch.rows:
+    for part in opened:
+        batch.take(part)
+    batch.judge(rules)
+    rows = batch.rows()
+    if rows:
         # A conflict: another coordinator has stored the very same measurement a moment ago, which is as good.
-        connection.execute(insert(connection, measurements).on_conflict_do_nothing(), batch.rows)
-    return outcomes
+        connection.execute(insert(connection, measurements).on_conflict_do_nothing(), rows)
+    return batch.outcomes()
 
 
 class _Opened(NamedTuple):
     device: str
     message: common_pb2.Measurement
     body: bytes
+    plain: bool  # PostgreSQL stores no NUL in text, and would refuse the whole batch for it
 
 
 def _open(device: str, offered: Offered) -> _Opened | None:
     """None when the bytes are not a measurement."""
     if isinstance(offered, bytes):
+        body = offered
         try:
-            return _Opened(device, common_pb2.Measurement.FromString(offered), offered)
+            message = common_pb2.Measurement.FromString(body)
         except DecodeError:
             return None
-    message: common_pb2.Measurement = to_message(offered) if isinstance(offered, Measurement) else offered
-    return _Opened(device, message, message.SerializeToString())
+    else:
+        message = to_message(offered) if isinstance(offered, Measurement) else offered
+        body = message.SerializeToString()
+    plain = "\0" not in message.id and "\0" not in message.task_id and "\0" not in "".join(message.flags)
+    return _Opened(device, message, body, plain)
 
 
-def _has_plain_names(message: common_pb2.Measurement) -> bool:
-    """PostgreSQL stores no NUL in text, and would refuse the whole batch for it."""
-    return "\0" not in message.id and "\0" not in message.task_id and not any("\0" in flag for flag in message.flags)
+@dataclass
+class _Candidate:
+    part: _Opened
+    problem: str = ""
 
 
 @dataclass
 class _Batch:
-    """What is known while a batch is judged, and the rows that it will store."""
+    """Measurements on their way: first who sent them is judged, then, run by run, what they say."""
 
-    rules: Callable[[str], EvidenceCheck]
-    bodies: dict[str, bytes]  # by id: stored already, or earlier in this batch
+    bodies: dict[str, bytes]  # by id: stored already
     leases: dict[str, AnyRow]  # by task
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    now_s: float = field(default_factory=time.time)
+    candidates: dict[str, _Candidate] = field(default_factory=dict)  # by id
+    # For each offer, its outcome, or the candidate on which it hangs and what it is when that one passes.
+    answers: list[Outcome | tuple[_Candidate, str]] = field(default_factory=list)
 
-    def take(self, part: _Opened) -> Outcome:
+    def take(self, part: _Opened | None) -> None:
+        if part is None:
+            self.answers.append(Outcome("", "refused", "INVALID_ARGUMENT", "these bytes are not a measurement"))
+            return
         message = part.message
         name, task_id = message.id, message.task_id
-        if not _has_plain_names(message):
-            return _refused(message, "INVALID_ARGUMENT", "an id or a flag holds a NUL character")
-        first = self.bodies.get(name)
-        if first is not None:
-            if first == part.body or common_pb2.Measurement.FromString(first) == message:
-                return Outcome(name, "duplicate")
-            return _refused(message, "ALREADY_EXISTS", f"another measurement is already stored as {name}")
         task = self.leases.get(task_id)
-        if task is None:
-            return _refused(message, "NOT_FOUND", f"there is no task {task_id[:MAX_ID_LENGTH]!r}")
-        if message.fence != task.fence:
+        if not part.plain:
+            self._refuse(name, "INVALID_ARGUMENT", "an id or a flag holds a NUL character")
+        elif name in self.bodies or name in self.candidates:
+            self._repeat(part)
+        elif task is None:
+            self._refuse(name, "NOT_FOUND", f"there is no task {task_id[:MAX_ID_LENGTH]!r}")
+        elif message.fence != task.fence:
             why = f"lease {message.fence} of task {task_id} has ended; the newest is lease {task.fence}"
-            return _refused(message, "PERMISSION_DENIED", why)
-        if part.device != task.device:
+            self._refuse(name, "PERMISSION_DENIED", why)
+        elif part.device != task.device:
             why = f"task {task_id} is leased to {task.device or 'nobody'}, not to {part.device}"
-            return _refused(message, "PERMISSION_DENIED", why)
-        problem = self.rules(task.run_id).problem(message)
-        if problem:
-            return _refused(message, "INVALID_ARGUMENT", problem)
-        self.bodies[name] = part.body
-        self.rows.append(self._row(part, task.run_id))
-        return Outcome(name, "stored")
+            self._refuse(name, "PERMISSION_DENIED", why)
+        else:
+            candidate = self.candidates[name] = _Candidate(part)
+            self.answers.append((candidate, "stored"))
 
-    def _row(self, part: _Opened, run_id: str) -> dict[str, Any]:
-        message = part.message
-        kind = "latency" if message.HasField("latency") else "power"
-        compressed = kind in COMPRESSED_KINDS
-        return {
-            "id": message.id,
-            "task_id": message.task_id,
-            "run_id": run_id,
-            "device": part.device,
-            "fence": message.fence,
-            "sequence": message.sequence,
-            "kind": kind,
-            "flags": " ".join(message.flags),
-            "received_wall_s": self.now_s,
-            "compressed": compressed,
-            "body": zlib.compress(part.body, COMPRESSION_LEVEL) if compressed else part.body,
-        }
+    def _repeat(self, part: _Opened) -> None:
+        name = part.message.id
+        candidate = self.candidates.get(name)
+        first = self.bodies[name] if candidate is None else candidate.part.body
+        if first != part.body and common_pb2.Measurement.FromString(first) != part.message:
+            self._refuse(name, "ALREADY_EXISTS", f"another measurement is already stored as {name}")
+        else:
+            self.answers.append(Outcome(name, "duplicate") if candidate is None else (candidate, "duplicate"))
+
+    def _refuse(self, name: str, code: str, why: str) -> None:
+        self.answers.append(Outcome(name, "refused", code, why))
+
+    def judge(self, rules: Callable[[str], EvidenceCheck]) -> None:
+        """Find the candidates that cannot be true."""
+        by_run: dict[str, list[_Candidate]] = {}
+        for candidate in self.candidates.values():
+            by_run.setdefault(self.leases[candidate.part.message.task_id].run_id, []).append(candidate)
+        for run_id, group in by_run.items():
+            parts = [candidate.part for candidate in group]
+            problems = rules(run_id).problems([part.message for part in parts], [part.body for part in parts])
+            for candidate, problem in zip(group, problems, strict=True):
+                candidate.problem = problem
+
+    def outcomes(self) -> list[Outcome]:
+        """One for each offer, in their order."""
+        return [answer if isinstance(answer, Outcome) else _outcome(*answer) for answer in self.answers]
+
+    def rows(self) -> list[dict[str, Any]]:
+        now_s = time.time()
+        return [
+            _row(candidate.part, self.leases[candidate.part.message.task_id].run_id, now_s)
+            for candidate in self.candidates.values()
+            if not candidate.problem
+        ]
 
 
-def _refused(message: common_pb2.Measurement, code: str, why: str) -> Outcome:
-    return Outcome(message.id, "refused", code, why)
+def _outcome(candidate: _Candidate, status: str) -> Outcome:
+    name = candidate.part.message.id
+    if candidate.problem:
+        return Outcome(name, "refused", "INVALID_ARGUMENT", candidate.problem)
+    return Outcome(name, status)
+
+
+def _row(part: _Opened, run_id: str, now_s: float) -> dict[str, Any]:
+    message = part.message
+    kind = "latency" if message.HasField("latency") else "power"
+    compressed = kind in COMPRESSED_KINDS
+    return {
+        "id": message.id,
+        "task_id": message.task_id,
+        "run_id": run_id,
+        "device": part.device,
+        "fence": message.fence,
+        "sequence": message.sequence,
+        "kind": kind,
+        "flags": " ".join(message.flags),
+        "received_wall_s": now_s,
+        "compressed": compressed,
+        "body": zlib.compress(part.body, COMPRESSION_LEVEL) if compressed else part.body,
+    }
 
 
 def _by_names(connection: Connection, statement: sa.Select[Any], names: set[str]) -> Iterator[AnyRow]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
 from lut_store.store import Store
 
 
+@cache
+def fresh_database() -> Path:
+    """Made by the migrations once; a copy is much quicker."""
+    path = Path(mkdtemp(prefix="edgelut-test-")) / "edgelut.db"
+    Store(f"sqlite:///{path}").close()
+    return path
+
+
 def sqlite_url(folder: Path) -> str:
-    return f"sqlite:///{folder / 'edgelut.db'}"
+    path = folder / "edgelut.db"
+    shutil.copy(fresh_database(), path)
+    return f"sqlite:///{path}"
 
 
 BACKENDS: dict[str, Callable[[Path], str]] = {"sqlite": sqlite_url}
@@ -28,3 +41,10 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_fresh_database() -> Iterator[None]:
+    yield
+    if fresh_database.cache_info().currsize:
+        shutil.rmtree(fresh_database().parent)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lut_store.evidence import SHORT, EvidenceCheck
+from lut_store.evidence import MERGED, EvidenceCheck
 from protos import common_pb2
 from protos.convert import from_message, to_message
 from protos.types import Measurement, NetworkTimings, OperatorTimings
@@ -16,6 +16,13 @@ from tests.lut_store.samples import measurement_of, round_of, run_of, trace_of
 
 SPEC = run_of()
 RULES = EvidenceCheck(SPEC)
+
+
+def problem_of(message: common_pb2.Measurement) -> str:
+    (problem,) = RULES.problems([message], [message.SerializeToString()])
+    return problem
+
+
 ROUND = to_message(measurement_of("t", round_of(SPEC, paths=2), name="round")).SerializeToString()
 TRACE = to_message(measurement_of("t", trace_of(samples=4), name="trace")).SerializeToString()
 
@@ -30,36 +37,51 @@ def converts(message: common_pb2.Measurement) -> bool:
 
 def test_true_measurements_pass() -> None:
     for part in (round_of(SPEC), round_of(SPEC, paths=0), round_of(SPEC, paths=60), trace_of(), trace_of(samples=0)):
-        assert RULES.problem(to_message(measurement_of("t", part))) == ""
+        assert problem_of(to_message(measurement_of("t", part))) == ""
 
 
 def test_operators_and_the_other_context_are_checked_too() -> None:
     message = to_message(measurement_of("t", round_of(SPEC)))
     message.latency.other_context.CopyFrom(to_message(NetworkTimings(1, (0, 5), (10, 20))))
-    assert RULES.problem(message) == ""
+    assert problem_of(message) == ""
     message.latency.other_context.network[1] = 6
-    assert RULES.problem(message) == "other_context names network 6; the run has 6 of them"
+    assert problem_of(message) == "other_context names network 6; the run has 6 of them"
     message.latency.ClearField("other_context")
     executions = len(message.latency.order)
     message.latency.operators.CopyFrom(to_message(OperatorTimings(2, (0, 1), (1, 2, 3, 4))))
     message.latency.order.extend([executions, executions + 1])
     message.latency.probe_ns.extend([5, 5])
-    assert RULES.problem(message) == ""
+    assert problem_of(message) == ""
     message.latency.operators.item[0] = len(SPEC.items)
-    assert "operators names item" in RULES.problem(message)
+    assert "operators names item" in problem_of(message)
 
 
-def test_long_and_short_columns_have_the_same_rules() -> None:
-    for paths in (2, SHORT + 20):
+def test_the_ends_of_a_time() -> None:
+    for paths in (2, 150):
         for column, zero in (("total_ns", False), ("block_ns", True)):
             message = to_message(measurement_of("t", round_of(SPEC, paths=paths)))
             times = getattr(message.latency.paths, column)
             times[-1] = 0
-            assert (RULES.problem(message) == "") == zero
+            assert (problem_of(message) == "") == zero
             times[-1] = 1 << 50
-            assert RULES.problem(message) == f"{column} holds {1 << 50} ns; a time must be positive and below 13 days"
+            assert problem_of(message) == f"{column} holds {1 << 50} ns; a time must be positive and below 13 days"
             times[-1] = (1 << 50) - 1
-            assert RULES.problem(message) == ""
+            assert problem_of(message) == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(range(6)), max_size=2 * MERGED + 3))
+def test_many_together_are_judged_as_each_alone(picks: list[int]) -> None:
+    kinds = [
+        to_message(measurement_of("t", round_of(SPEC, paths=index, seed=index), name=str(index))) for index in range(5)
+    ]
+    kinds.append(to_message(measurement_of("t", trace_of(samples=2))))
+    kinds[3].latency.order[0] = kinds[3].latency.order[1]
+    kinds[4].latency.networks.network[2] = 6
+    messages = [kinds[pick] for pick in picks]
+    together = RULES.problems(messages, [message.SerializeToString() for message in messages])
+    assert together == [problem_of(message) for message in messages]
+    assert [bool(problem) for problem in together] == [pick in (3, 4) for pick in picks]
 
 
 numbers = st.integers(0, 2**32 - 1) | st.integers(0, 20)
@@ -87,7 +109,7 @@ def test_any_change_of_a_field_is_refused_or_converts(original: bytes, data: st.
             continue
         change(node, name, field, data)
         break
-    if RULES.problem(message) == "":
+    if problem_of(message) == "":
         assert converts(message)
 
 
@@ -124,7 +146,7 @@ def test_damaged_bytes_are_refused_or_convert(original: bytes, data: st.DataObje
         message = common_pb2.Measurement.FromString(bytes(body))
     except DecodeError:
         return
-    if RULES.problem(message) == "":
+    if problem_of(message) == "":
         assert converts(message)
 
 
@@ -133,5 +155,5 @@ def test_a_hostile_list_is_judged_in_reasonable_time() -> None:
     message.latency.paths.choices.extend([0] * 400_000)
     message.latency.order.extend([0] * 400_000)
     started = time.monotonic()
-    assert RULES.problem(message)
+    assert problem_of(message)
     assert time.monotonic() - started < 30

@@ -32,7 +32,7 @@ from protos.errors import BadInputError, StorageError
 from tests.lut_store.samples import fbnet, lut_of, random_choices, space_of
 from tests.lut_store.strategies import luts
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # ---- round trips ----
