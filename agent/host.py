@@ -124,9 +124,13 @@ class HostReader:
             governor=self._text(self._cpufreq("scaling_governor")),
             throttled_bits=self._throttled(),
             load_1m=self._load(),
-            memory_available_bytes=self._memory("MemAvailable"),
+            memory_available_bytes=self.memory_available_bytes(),
             other_cpu_share=self._other_cpu(),
         )
+
+    def memory_available_bytes(self) -> int | None:
+        """What processes can still get without swapping."""
+        return self._memory("MemAvailable")
 
     def _text(self, path: str) -> str | None:
         try:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from agent import frames
 from agent.host import HostReader, sweep_bytes
+from nas.opstats import network_weight_bytes, space_memory_bytes, weight_bytes
 from protos import common_pb2
 from protos.convert import from_message, to_message
 from protos.errors import EdgelutError
@@ -30,6 +31,7 @@ SILENCE_S = 60.0  # the worker says every second that it is alive; one call of a
 IDLE_STOP_S = 120.0  # a board at rest needs no process with torch in it
 ENDING_S = 2.0  # from a closed pipe to the end of the process
 STDERR_LINES = 12
+WORKER_BYTES = 160_000_000  # Python with torch, before anything is built
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -101,6 +103,21 @@ def measured_cores(available: Iterable[int], threads: int) -> tuple[int, ...]:
     return tuple(cores[-threads:])
 
 
+def check_memory(run: RunSpec, sweep: int, available_bytes: int | None) -> None:
+    """Raises UnfitError, with the sizes, when a new worker for this run would not fit into the memory that is free."""
+    if run.plan.method == "paths":
+        modules = space_memory_bytes(run.space, run.networks)
+    else:
+        modules = sum(weight_bytes(item.spec) for item in run.items)
+        modules += sum(network_weight_bytes(run.space, network.choices) for network in run.networks)
+    needed_bytes = WORKER_BYTES + modules + sweep
+    if available_bytes is not None and needed_bytes > available_bytes:
+        raise UnfitError(
+            f"the worker would need {needed_bytes / 1e6:.0f} MB for {run.space.name} with {len(run.networks)} networks, "
+            f"and {available_bytes / 1e6:.0f} MB are free on this board; end other programs or choose a smaller preset"
+        )
+
+
 class WorkerRunner:
     """The real runner: a worker process, pinned to the measured cores, with this process on the others.
 
@@ -153,10 +170,12 @@ class WorkerRunner:
         async with self._busy:
             if self.worker_pid is not None and self._prepared == run:
                 return
-            await self._start(run.plan.threads)
-            self._prepared = None
             facts = await asyncio.to_thread(self._host.facts)
             sweep = run.plan.sweep_bytes or sweep_bytes(facts.l2_bytes, facts.llc_bytes)
+            if self._prepared is not None:
+                await self._end_worker()  # what it holds is needed for the next one
+            check_memory(run, sweep, self._host.memory_available_bytes())
+            await self._start(run.plan.threads)
             head, _ = await self._ask({"request": "prepare", "sweep_bytes": sweep}, to_message(run).SerializeToString())
             self._prepared = run
             log.info(

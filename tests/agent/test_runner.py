@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runner import RunnerError, UnfitError, WorkerRunner, measured_cores
+from agent.runner import RunnerError, UnfitError, WorkerRunner, check_memory, measured_cores
 from tests.agent.spaces import lease_of, tiny_run, wait
 
 CORES = os.sched_getaffinity(0)
@@ -166,6 +166,15 @@ def test_more_threads_than_cores() -> None:
                 await made.prepare(tiny_run(threads=1000))
 
     wait(work())
+
+
+@pytest.mark.parametrize("method", ["paths", "isolated"])
+def test_a_run_that_does_not_fit_the_free_memory_is_refused_with_the_sizes(method: str) -> None:
+    run = tiny_run(method=method)
+    check_memory(run, 1 << 20, 200_000_000)
+    check_memory(run, 1 << 20, None)  # a board that does not say
+    with pytest.raises(UnfitError, match=r"16\d MB for tiny with 4 networks, and 100 MB are free"):
+        check_memory(run, 1 << 20, 100_000_000)
 
 
 def test_a_worker_without_work_is_ended_and_comes_back() -> None:
