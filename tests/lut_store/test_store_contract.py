@@ -150,6 +150,41 @@ def test_leases_run_out_unless_they_are_renewed(store: Store, spec: RunSpec) -> 
     assert store.expire_leases(150.0) == []
 
 
+def test_a_board_may_ask_for_tasks_of_one_kind(store: Store, spec: RunSpec) -> None:
+    store.add_run("a", spec)
+    store.add_task("a", "latency", 0, 0)
+    energy = store.add_task("a", "energy", 1, 0)
+    lease = store.lease_task("a", "pi-01", FAR, "energy")
+    assert lease is not None
+    assert lease.task_id == energy
+    assert store.lease_task("a", "pi-02", FAR, "energy") is None
+    assert store.lease_task("a", "pi-02", FAR) is not None
+
+
+def test_a_task_that_is_given_back_counts_no_attempt(store: Store, lease: Lease) -> None:
+    store.release_task(lease.task_id, lease.fence)
+    (task,) = store.tasks("run")
+    assert (task.state, task.attempts) == ("pending", 0)
+    with pytest.raises(StaleLeaseError):
+        store.release_task(lease.task_id, lease.fence)
+    assert store.lease_task("run", "pi-02", FAR) == replace(lease, fence=2)
+
+
+def test_failures_can_be_forgotten(store: Store, lease: Lease) -> None:
+    store.end_task(lease.task_id, lease.fence, "worker died")
+    store.reset_attempts("run")
+    (task,) = store.tasks("run")
+    assert (task.state, task.attempts) == ("pending", 0)
+
+
+def test_runs_that_have_not_ended(store: Store, spec: RunSpec) -> None:
+    for name in "abcd":
+        store.add_run(name, spec)
+    for name, state in zip("abc", ("done", "failed", "energy"), strict=True):
+        store.set_run(name, state)
+    assert store.unfinished_runs() == ["c", "d"]
+
+
 def test_a_task_that_is_not_there(store: Store) -> None:
     with pytest.raises(NotFoundError, match="no task x"):
         store.renew_lease("x", 1, FAR)
