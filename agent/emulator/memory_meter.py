@@ -15,18 +15,23 @@ POLL_SHARE = 0.8  # of the update period: somewhat faster than the meter updates
 class InMemoryMeter:
     """The samples that a poller at rate_hz would have got from the model, in the clock's time; a `Meter`.
 
-    rate_hz 0: 1.25 polls for every new value, as the UM25C driver does.
+    rate_hz 0: 1.25 polls for every new value, as the UM25C driver does. With `streaming` it says every new value by
+    itself, once, as SmartPower3 does.
     """
 
-    def __init__(self, model: MeterModel, clock: Clock, rate_hz: float = 0.0, kind: str = "um25c") -> None:
+    def __init__(
+        self, model: MeterModel, clock: Clock, rate_hz: float = 0.0, kind: str = "um25c", *, streaming: bool = False
+    ) -> None:
         update_s = model.settings.update_s
         self._model = model
         self._clock = clock
         self._period_ns = round(1e9 / rate_hz) if rate_hz else round(POLL_SHARE * update_s * 1e9)
-        self._buffer = SampleBuffer(Freshness(update_s, 0.2 * self._period_ns * 1e-9))
+        self._streaming = streaming
+        self._buffer = SampleBuffer(Freshness(0.0 if streaming else update_s, 0.2 * self._period_ns * 1e-9))
         self._due_ns: int | None = None
         self.info = MeterInfo(kind, "memory", kind.upper(), rate_hz=1 / update_s, emulated=True)
-        model.reading(clock.now_ns() * 1e-9)
+        now_s = clock.now_ns() * 1e-9
+        self._origin_s = now_s - (model.reading(now_s).device_time_s or 0.0)  # when the meter's own time began
 
     def start(self) -> None:
         if self._due_ns is None:
@@ -47,6 +52,12 @@ class InMemoryMeter:
         if self._due_ns is None:
             return
         now_ns = self._clock.now_ns()
+        if self._streaming:
+            for reading in self._model.update(now_ns * 1e-9):
+                t_ns = round((self._origin_s + (reading.device_time_s or 0.0)) * 1e9)
+                if t_ns >= self._due_ns:
+                    self._buffer.add(t_ns, reading)
+            return
         while self._due_ns <= now_ns:
             self._buffer.add(self._due_ns, self._model.reading(self._due_ns * 1e-9))
             self._due_ns += self._period_ns

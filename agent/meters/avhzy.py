@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import xor
 
-from agent.meters.base import OUTSIDE, Clock, FrameDecoder, Meter, Reading, Verdict
+from agent.meters.base import OUTSIDE, Clock, FrameClock, FrameDecoder, Meter, Reading, Verdict
 from agent.meters.sampling import Limits
 from agent.meters.serial_meter import SerialDriver, open_serial
 from agent.meters.spec import MeterSpec
@@ -29,7 +29,6 @@ BEGIN, END = 0xA5, 0x5A
 TIMED_BYTES = 28  # payload of the sample that ends with the meter's time
 MAX_BYTES = TIMED_BYTES  # no longer payload is known; a false beginning therefore hides one good frame at most
 SAMPLE = b"\x04\x00"
-STEADY_US = 60_000_000  # two samples that follow each other are no further apart
 LIMITS = Limits(26.0, 6.0)
 START_COMMAND = 0x09
 
@@ -58,12 +57,11 @@ class AvhzyDecoder(FrameDecoder):
         super().__init__()
         self._length = 0  # of the samples so far
         self._last_length = 0
-        self._time_us = -1
-        self._strange_us = -1
+        self._clock = FrameClock()
 
     def reset(self) -> None:
         super().reset()
-        self._time_us = self._strange_us = -1
+        self._clock.reset()
 
     def _next(self, buffer: bytearray) -> Verdict | None:
         if buffer[0] != BEGIN:
@@ -97,22 +95,10 @@ class AvhzyDecoder(FrameDecoder):
             return 1, (), "sample far beyond the meter's range"
         device_time_s = None
         if len(payload) == TIMED_BYTES:
-            time_us = int.from_bytes(payload[20:28], "little")
-            if not self._follows(time_us):
+            device_time_s = self._clock.follow(int.from_bytes(payload[20:28], "little") * 1e-6)
+            if device_time_s is None:
                 return 1, (), "sample whose time does not follow"
-            device_time_s = time_us * 1e-6
         return size, (Reading(voltage_v, current_a, voltage_v * current_a, device_time_s=device_time_s),), ""
-
-    def _follows(self, time_us: int) -> bool:
-        """Whether the time comes after that of the last sample, or (the meter restarted) after that of a refused
-        one.
-        """
-        steps = (time_us - known for known in (self._time_us, self._strange_us) if known >= 0)
-        if self._time_us >= 0 and not any(0 < step <= STEADY_US for step in steps):
-            self._strange_us = time_us
-            return False
-        self._time_us, self._strange_us = time_us, -1
-        return True
 
 
 def decoder(kind: str, options: Mapping[str, str]) -> AvhzyDecoder:  # noqa: ARG001 - it has no options

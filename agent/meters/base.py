@@ -5,6 +5,7 @@ Standard library only, like everything that `import agent.meters` loads: the dae
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -142,6 +143,41 @@ class LineDecoder(Decoder):
         if self._tail:
             self.rejected["incomplete line"] += 1
             self._tail.clear()
+
+
+class FrameClock:
+    """A meter's clock as its frames give it: without wrap-around, and a value that does not follow is refused.
+
+    It must come after the last one by at most `most_s`. When a refused value follows the refused one before it, the
+    clock was set or lost time, and is believed again.
+    """
+
+    def __init__(self, most_s: float = 60.0, wrap_s: float = math.inf) -> None:
+        self._most_s = most_s
+        self._wrap_s = wrap_s
+        self.reset()
+
+    def reset(self) -> None:
+        self._last_s: float | None = None
+        self._refused_s: float | None = None
+        self._wrapped_s = 0.0
+
+    def follow(self, time_s: float) -> float | None:
+        """The time without wrap-around; None when it is refused."""
+        if self._last_s is None or self._passed(self._last_s, time_s):
+            if self._last_s is not None and time_s < self._last_s:
+                self._wrapped_s += self._wrap_s
+        elif self._refused_s is None or not self._passed(self._refused_s, time_s):
+            self._refused_s = time_s
+            return None
+        self._last_s, self._refused_s = time_s, None
+        return time_s + self._wrapped_s
+
+    def _passed(self, before_s: float, time_s: float) -> bool:
+        passed_s = time_s - before_s
+        if passed_s < 0:
+            passed_s += self._wrap_s
+        return 0 < passed_s <= self._most_s
 
 
 class Meter(Protocol):

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.meters.base import Clock, LineDecoder, Meter, Reading
+from agent.meters.base import Clock, FrameClock, LineDecoder, Meter, Reading
 from agent.meters.sampling import Limits
 from agent.meters.serial_meter import SerialDriver, open_serial
 from agent.meters.spec import MeterSpec
@@ -82,10 +82,8 @@ class CsvDecoder(LineDecoder):
         self._columns = parse_columns(columns)
         self._text = columns
         self._names = [column.name for column in self._columns]
-        self._wrap_s = next((_WRAPS[c.unit] for c in self._columns if c.unit in _WRAPS), math.inf)
-        self._last_s = -math.inf
-        self._wrapped_s = 0.0
-        self._backward_s: float | None = None
+        wrap_s = next((_WRAPS[c.unit] for c in self._columns if c.unit in _WRAPS), math.inf)
+        self._clock = FrameClock(wrap_s=wrap_s)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
         line = line.strip()
@@ -99,9 +97,9 @@ class CsvDecoder(LineDecoder):
         if not all(map(math.isfinite, values.values())):
             return "line with a value that is not finite"
         if "time_s" in values:
-            time_s = self._unwrap(values["time_s"])
+            time_s = self._clock.follow(values["time_s"])
             if time_s is None:
-                return "line whose time runs backwards"
+                return "line whose time does not follow"
             values["time_s"] = time_s
         return self._reading(values)
 
@@ -138,17 +136,6 @@ class CsvDecoder(LineDecoder):
             except (ValueError, OverflowError):
                 return "line with a value that is no number"
         return values
-
-    def _unwrap(self, time_s: float) -> float | None:
-        """Time without the counter's wrap-around; None when it runs backwards (twice in order: a restart, accepted)."""
-        if self._last_s - time_s > self._wrap_s / 2:
-            self._wrapped_s += self._wrap_s
-        elif time_s <= self._last_s and (self._backward_s is None or time_s <= self._backward_s):
-            self._backward_s = time_s
-            return None
-        self._backward_s = None
-        self._last_s = time_s
-        return time_s + self._wrapped_s
 
     def _reading(self, values: dict[str, float]) -> Sequence[Reading] | str:
         voltage_v, current_a = values["voltage_v"], values["current_a"]

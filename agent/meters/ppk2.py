@@ -36,6 +36,7 @@ REGULATOR = b"\x0d"  # and the voltage in mV, big-endian
 SOURCE_MV, AMPERE_MV = 5000, 5500  # most that the kit supplies, and bears
 SILENT_S = 1.0
 RETRY_S = 0.5
+BATCH_S = 0.004  # 1.6 kB: the port must not overflow
 Kit = tuple[serial.Serial, Calibration]
 
 
@@ -130,12 +131,15 @@ class Ppk2Meter(SamplingMeter):
         self._decoder.reset()
         port.write(START)
         heard = time.monotonic()
-        while not self._stopping.is_set():
+        while not self._stopping.wait(BATCH_S):
             data = port.read(4)
             data += port.read(port.in_waiting)
             arrived_ns = self.clock.now_ns()
-            for reading in self._decoder.feed(data):
-                self.buffer.add(mapping.host_ns(reading.device_time_s or 0.0, arrived_ns), reading)
+            readings = self._decoder.feed(data)
+            for reading in readings:
+                mapping.observe(reading.device_time_s or 0.0, arrived_ns)
+            for reading in readings:
+                self.buffer.add(mapping.host_ns(reading.device_time_s or 0.0), reading)
             if data:
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENT_S:

@@ -53,7 +53,8 @@ class Freshness:
         """New values a second, as seen; None before enough of them came."""
         if len(self._gaps_ns) < RATE_CHANGES:
             return None
-        gap_ns = statistics.median(self._gaps_ns)
+        # Equal values hide updates of a meter that is polled, hence the median there.
+        gap_ns = statistics.median(self._gaps_ns) if self._hold_ns else statistics.fmean(self._gaps_ns)
         return float(f"{1e9 / gap_ns:.2g}") if gap_ns > 0 else None
 
 
@@ -70,11 +71,11 @@ class DeviceTime:
     def __init__(self) -> None:
         self._before_s = self._now_s = math.inf  # least offset of the last window and of this one
         self._window_end_s = -math.inf  # in host time
-        self.last_s: float | None = None
         self.residual_s = 0.0
         self.jumps = 0
 
-    def host_ns(self, device_s: float, arrival_ns: int) -> int:
+    def observe(self, device_s: float, arrival_ns: int) -> None:
+        """A sample of this device time came now; of several that came together the newest counts most."""
         arrival_s = arrival_ns * 1e-9
         offset_s = arrival_s - device_s
         known_s = min(self._before_s, self._now_s)
@@ -85,9 +86,11 @@ class DeviceTime:
             self._before_s, self._now_s = self._now_s, math.inf
             self._window_end_s = arrival_s + self.WINDOW_S
         self._now_s = min(self._now_s, offset_s)
-        self.last_s = device_s
         self.residual_s = offset_s - min(self._before_s, self._now_s)
-        return arrival_ns - round(self.residual_s * 1e9)
+
+    def host_ns(self, device_s: float) -> int:
+        """Host time of a device time; one must have been observed."""
+        return round((device_s + min(self._before_s, self._now_s)) * 1e9)
 
 
 class SampleBuffer:

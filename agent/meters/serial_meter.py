@@ -22,6 +22,7 @@ from protos.types import MeterInfo
 QUIET_S = 0.2  # a reply that pauses for this long will not be completed
 RETRY_S = 0.5  # between attempts to open a port that was lost
 SLACK = 0.2  # share of the reading period by which a reader may come early
+BATCH_S = 0.02  # of samples that carry the meter's own time; well within the 4 kB that a port holds
 SEEN_BYTES = 4096  # of what a port said while the meter did not answer, kept to find out who speaks there
 
 
@@ -188,6 +189,7 @@ class SerialMeter(SamplingMeter):
         self._reported: Counter[str] = Counter()
         self._energy = EnergyCheck()
         self._disagreed = False  # said once in a run
+        self._last_device_s: float | None = None
 
     def _add(self, t_ns: int, reading: Reading) -> None:
         self.buffer.add(t_ns, reading)
@@ -233,19 +235,14 @@ class SerialMeter(SamplingMeter):
     def _listen(self, link: _Link) -> None:
         device_time = DeviceTime()
         link.begin()
+        self._reported = link.decoder.rejected.copy()  # what was cut off by beginning is no loss
         heard = time.monotonic()
-        silent = False
+        silent = timed = False
         while not self._stopping.is_set():
+            if timed:
+                self._stopping.wait(BATCH_S)  # its own clock says when: fewer, larger reads cost less
             readings = link.hear()
-            arrived_ns = self.clock.now_ns()
-            for reading in readings:
-                device_s = reading.device_time_s
-                if device_s is None:
-                    self._add(arrived_ns, reading)
-                elif device_s == device_time.last_s:
-                    self.buffer.lose("sample that came twice")
-                else:
-                    self._add(device_time.host_ns(device_s, arrived_ns), reading)
+            timed = self._take(readings, device_time)
             if readings:
                 heard, silent = time.monotonic(), False
             elif not silent and time.monotonic() - heard > self._driver.reply_s:
@@ -256,6 +253,23 @@ class SerialMeter(SamplingMeter):
         if device_time.jumps:
             self.buffer.lose("the meter's clock jumped", device_time.jumps)
         link.end()
+
+    def _take(self, readings: list[Reading], device_time: DeviceTime) -> bool:
+        """Add what came together; whether it carries the meter's own time."""
+        arrived_ns = self.clock.now_ns()
+        for reading in readings:
+            if reading.device_time_s is not None:
+                device_time.observe(reading.device_time_s, arrived_ns)
+        for reading in readings:
+            device_s = reading.device_time_s
+            if device_s is None:
+                self._add(arrived_ns, reading)
+            elif device_s == self._last_device_s:
+                self.buffer.lose("sample that came twice")
+            else:
+                self._add(device_time.host_ns(device_s), reading)
+            self._last_device_s = device_s
+        return bool(readings) and readings[-1].device_time_s is not None
 
     def _refused(self, reading: Reading) -> bool:
         """Another meter answers (after a replug): its values are not taken."""

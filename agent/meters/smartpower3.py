@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import xor
 
-from agent.meters.base import OUTSIDE, Clock, LineDecoder, Meter, Reading
+from agent.meters.base import OUTSIDE, Clock, FrameClock, LineDecoder, Meter, Reading
 from agent.meters.sampling import Limits
 from agent.meters.serial_meter import SerialDriver, open_serial
 from agent.meters.spec import MeterSpec
@@ -44,8 +44,7 @@ class SmartPower3Decoder(LineDecoder):
     def __init__(self, channel: int = 0) -> None:
         super().__init__()
         self._channel = channel
-        self._last_ms = -1
-        self._wrapped_ms = 0
+        self._clock = FrameClock(wrap_s=WRAP / 1000)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
         if len(line) > LINE_CHARS:
@@ -56,16 +55,12 @@ class SmartPower3Decoder(LineDecoder):
             return "line of another form"
         if checksums(line[:CHECKED_CHARS]) != (int(match[8], 16), int(match[9], 16)):
             return "line with a wrong checksum"
+        time_s = self._clock.follow(int(match[1]) / 1000)
+        if time_s is None:
+            return "line whose time does not follow"
         milli = match.groups()[4:7] if self._channel else match.groups()[1:4]
         volts, amps, watts = (int(text) / 1000 for text in milli)
-        time_s = self._unwrap(int(match[1])) / 1000
         return (Reading(volts, amps, watts, device_time_s=time_s, channel=str(self._channel)),)
-
-    def _unwrap(self, milliseconds: int) -> int:
-        if self._last_ms - milliseconds > WRAP // 2:
-            self._wrapped_ms += WRAP
-        self._last_ms = milliseconds
-        return milliseconds + self._wrapped_ms
 
 
 def decoder(kind: str, options: Mapping[str, str]) -> SmartPower3Decoder:

@@ -76,6 +76,24 @@ def test_a_meter_in_memory_samples_in_the_clocks_time() -> None:
     assert meter.info.emulated
 
 
+def test_a_streaming_meter_in_memory_says_every_value_once() -> None:
+    clock = ManualClock()
+    model = MeterModel(StepSupply(at_s=105.0), MeterSettings.at_rate(200, noise_a=0.0, noise_v=0.0))
+    meter = InMemoryMeter(model, clock, kind="smartpower3", streaming=True)
+    clock.advance(3.0)
+    meter.start()
+    clock.advance(2.0)
+    first, _ = meter.take()
+    clock.advance(2.0)
+    second, _ = meter.take()
+    assert len(first.t_ns) + len(second.t_ns) in (800, 801)
+    assert all(first.fresh)
+    assert all(second.fresh)
+    assert first.t_ns[0] == pytest.approx(103.0e9, abs=5.1e6)
+    risen = next(t for t, a in zip(second.t_ns, second.current_a, strict=True) if a > 0.49)
+    assert 0 < risen * 1e-9 - 105.0 < 3 * model.settings.mean_lag_s + 0.005
+
+
 def test_the_current_follows_the_cpu_time_of_a_process() -> None:
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

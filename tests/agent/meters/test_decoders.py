@@ -95,7 +95,7 @@ def test_the_milliseconds_of_smartpower3_wrap() -> None:
     readings = target.feed(
         b"".join(smartpower3.encode(Reading(5.0, 0.3, 1.5, device_time_s=t)) for t in (before, after))
     )
-    assert [r.device_time_s for r in readings] == [before, after]
+    assert [r.device_time_s for r in readings] == [before, pytest.approx(after)]
 
 
 def test_smartpower2() -> None:
@@ -161,7 +161,7 @@ def test_csv_drops_what_it_should() -> None:
     ]
     assert [r.device_time_s for r in target.feed("\n".join([*lines, ""]).encode())] == [0.1, 0.11, 0.14]
     assert target.rejected == {
-        "line whose time runs backwards": 1,
+        "line whose time does not follow": 1,
         "line with 2 columns instead of 3 (t_ms,V,A)": 1,
         "line with a value that is not finite": 1,
         "line with a value that is no number": 1,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.meters.base import Reading
+from agent.meters.base import FrameClock, Reading
 from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer
 from agent.meters.spec import parse_spec
 from protos.errors import BadInputError
@@ -34,19 +34,37 @@ def test_the_found_rate_is_that_of_changes() -> None:
     assert rule.found_rate_hz == 2.0
 
 
+def mapped(mapping: DeviceTime, device_s: float, arrival_ns: int) -> int:
+    mapping.observe(device_s, arrival_ns)
+    return mapping.host_ns(device_s)
+
+
 def test_device_time_takes_the_jitter_out() -> None:
     mapping = DeviceTime()
     delays_ms = [1, 7, 3, 1, 9, 1]
-    mapped = [mapping.host_ns(i * 0.005, 10**12 + i * 5_000_000 + d * 10**6) for i, d in enumerate(delays_ms)]
-    assert [round((t - 10**12) / 1e6, 1) for t in mapped] == [i * 5 + 1 for i in range(6)]
+    times = [mapped(mapping, i * 0.005, 10**12 + i * 5_000_000 + d * 10**6) for i, d in enumerate(delays_ms)]
+    assert [round((t - 10**12) / 1e6, 1) for t in times] == [i * 5 + 1 for i in range(6)]
     assert mapping.residual_s < 1e-4
 
 
 def test_a_restarted_meter_gets_a_new_offset() -> None:
     mapping = DeviceTime()
-    mapping.host_ns(1000.0, 10**12)
-    assert mapping.host_ns(0.0, 10**12 + 5 * 10**9) == 10**12 + 5 * 10**9
+    mapped(mapping, 1000.0, 10**12)
+    assert mapped(mapping, 0.0, 10**12 + 5 * 10**9) == 10**12 + 5 * 10**9
     assert mapping.jumps == 1
+
+
+def test_a_meter_that_loses_count_of_time_is_followed_within_two_windows() -> None:
+    mapping = DeviceTime()
+    for i in range(100):
+        mapped(mapping, i * 0.5, round((1000 + i * 0.5 + (0.2 if i >= 50 else 0.0)) * 1e9))
+    assert mapped(mapping, 50.0, round(1050.2e9)) == pytest.approx(1050.2e9, abs=1000)
+
+
+def test_the_clock_in_frames() -> None:
+    clock = FrameClock(most_s=60.0, wrap_s=100.0)
+    seen = [clock.follow(t) for t in (10.0, 20.0, 20.0, 15.0, 30.0, 95.0, 96.0, 97.0, 5.0, 4.0, 4.5)]
+    assert seen == [10.0, 20.0, None, None, 30.0, None, 96.0, 97.0, 105.0, None, 104.5]
 
 
 def test_the_buffer_gives_samples_and_losses_once() -> None:
