@@ -19,6 +19,7 @@ from lut_store.estimate.executions import NETWORK, OPERATOR, PATH, Array, Execut
 NEIGHBOURS = 2  # on either side
 CLIP = 0.6  # log units: a neighbour that was hit worse than this says no more than this
 DISTURBED = 0.05  # log units above the undisturbed level: left out, and what ran just before and after it too
+LEAST_KEPT = 0.3  # share of the executions that counts as undisturbed however restless the machine is
 ITERATIONS = 4
 LEAST_EXECUTIONS = 60  # below this nothing can be regressed
 
@@ -139,13 +140,14 @@ def huber_regression(design: Array, target: Array, threshold: float = 1.0, itera
 def _centre(offset: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Offsets relative to the undisturbed level (the median of what lies below the cut), and what is kept.
 
-    Kept is what lies below the cut with both its neighbours: a disturbance begins and ends inside an execution.
+    Kept is what lies below the cut with both its neighbours, because a disturbance begins and ends inside an execution;
+    without regard to neighbours when that would leave too little.
     """
     reference = float(np.quantile(offset, 0.25))
     for _ in range(2):
         reference = float(np.median(offset[offset < reference + DISTURBED]))
-    calm = offset < reference + DISTURBED
+    calm = offset <= max(reference + DISTURBED, float(np.quantile(offset, LEAST_KEPT)))
     kept = calm.copy()
     kept[1:] &= calm[:-1]
     kept[:-1] &= calm[1:]
-    return offset - reference, kept if kept.any() else calm
+    return offset - reference, kept if kept.sum() > LEAST_KEPT / 3 * len(kept) else calm
