@@ -29,21 +29,18 @@ class Link:
 @contextmanager
 def connected(named: str) -> Iterator[Link]:
     """A link to the coordinator at `named`, or, when that is empty, to the one that coordinator.embedded finds."""
+    from coordinator.client import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Coordinator
+
+    if named:  # without the server and its database, which take a second to import
+        option = "" if os.environ.get(ADDRESS_VARIABLE) == named else f" --coordinator {named}"
+        with Coordinator(named) as client:
+            yield Link(client, where=f"the coordinator at {named}", option=option)
+        return
     from coordinator.embedded import connect
-
-    with connect(named or None) as client:
-        yield _link(client, named)
-
-
-def _link(client: Coordinator, named: str) -> Link:
-    from coordinator.client import ADDRESS_VARIABLE, DEFAULT_ADDRESS
     from lut_store.paths import default_database_url
 
-    if named:
-        by_environment = os.environ.get(ADDRESS_VARIABLE) == named
-        return Link(
-            client, where=f"the coordinator at {named}", option="" if by_environment else f" --coordinator {named}"
-        )
-    if client.address == DEFAULT_ADDRESS:
-        return Link(client, where=f"the coordinator at {DEFAULT_ADDRESS}")
-    return Link(client, embedded=True, where=default_database_url().removeprefix("sqlite:///"))
+    with connect() as client:
+        if client.address == DEFAULT_ADDRESS:
+            yield Link(client, where=f"the coordinator at {DEFAULT_ADDRESS}")
+        else:
+            yield Link(client, embedded=True, where=default_database_url().removeprefix("sqlite:///"))
