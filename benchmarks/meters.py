@@ -141,9 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=20_000, help="damaged frames for each driver")
     mutations = parser.parse_args().mutations
-    print(
-        f"{mutations} damaged frames for each driver (csv has no redundancy, avhzy an XOR, um… the rounding of V · I = W)"
-    )
+    print(f"{mutations} damaged frames for each driver (csv: no redundancy, avhzy: an XOR, um…: V · I = W)")
     for kind in KINDS:
         print(f"  {kind.name:12} {damage(kind, mutations)}", flush=True)
     print("decoding, clean data in pieces")

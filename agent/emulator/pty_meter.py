@@ -22,7 +22,7 @@ OVERFLOW_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Faults:
-    """Probabilities are for each reply; times count from the first byte that the host sends."""
+    """Probabilities are for each reply; times count from the first byte on the line."""
 
     garbage: float = 0.0  # 1 to 20 random bytes come first
     lost_byte: float = 0.0
@@ -148,12 +148,12 @@ class PtyMeter:
                 data = os.read(self._master, 4096)
         now_s = self._now_s()
         said = self._protocol.stream(self.model.update(now_s))
-        if said:
-            self._heard_s = now_s
-            self._queue(said)
-        if data:
+        if said or data:
             self._heard_s = now_s
             self._first_s = now_s if self._first_s is None else self._first_s
+        if said:
+            self._queue(said)
+        if data:
             self._queue(self._protocol.receive(data, self._reading))
         while self._held and self._held[0][0] <= now_s:
             self._leaving += self._held.pop(0)[1]

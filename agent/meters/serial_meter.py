@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMe
     """
     port = open_port(spec.port, driver.baud, f"meter {spec}")
     try:
-        link = _Link(port, driver)
+        link = _Link(port, driver, threading.Event())
         reading = link.first_reading()
         if reading is None:
             raise link.no_reading(f"meter {spec}")
@@ -75,7 +76,7 @@ def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMe
     info = MeterInfo(
         driver.kind,
         str(spec.port),
-        reading.model,
+        reading.model or driver.kind,
         reading.serial,
         reading.firmware,
         min(driver.rate_hz, 1 / driver.update_s) if driver.update_s else driver.rate_hz,
@@ -85,11 +86,12 @@ def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMe
 
 
 class _Link:
-    """An open port and the decoder of what comes from it."""
+    """An open port and the decoder of what comes from it; waiting ends early when `stopping` is set."""
 
-    def __init__(self, port: serial.Serial, driver: SerialDriver) -> None:
+    def __init__(self, port: serial.Serial, driver: SerialDriver, stopping: threading.Event) -> None:
         self.port = port
         self.driver = driver
+        self.stopping = stopping
         self.decoder = driver.make_decoder()
         self._seen = bytearray()
 
@@ -100,8 +102,10 @@ class _Link:
         deadline = time.monotonic() + self.driver.first_reply_s
         self.begin()
         reading = None
-        while reading is None and time.monotonic() < deadline:
-            reading = self.ask(deadline - time.monotonic()) if self.driver.request else self._hear(deadline)
+        while reading is None and time.monotonic() < deadline and not self.stopping.is_set():
+            # A request that is lost is repeated; a slow link answers the first one late.
+            patience_s = min(self.driver.reply_s, deadline - time.monotonic())
+            reading = self.ask(patience_s) if self.driver.request else self._hear(deadline)
         self.end()
         return reading
 
@@ -126,7 +130,7 @@ class _Link:
         deadline = time.monotonic() + patience_s
         heard = deadline
         came = 0
-        while time.monotonic() < min(deadline, heard + QUIET_S):
+        while time.monotonic() < min(deadline, heard + QUIET_S) and not self.stopping.is_set():
             data = self._read(max(1, self.driver.reply_bytes - came))
             if data:
                 came += len(data)
@@ -143,7 +147,7 @@ class _Link:
         return self.decoder.feed(data + self.port.read(waiting) if waiting else data)
 
     def _hear(self, deadline: float) -> Reading | None:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self.stopping.is_set():
             readings = self.hear()
             if readings:
                 return readings[-1]
@@ -186,6 +190,7 @@ class SerialMeter(SamplingMeter):
         self._driver = driver
         self._spec = spec
         self._link: _Link | None = link
+        link.stopping = self._stopping
         self._reported: Counter[str] = Counter()
         self._energy = EnergyCheck()
         self._disagreed = False  # said once in a run
@@ -226,6 +231,8 @@ class SerialMeter(SamplingMeter):
             asked_ns = self.clock.now_ns()
             reading = link.ask(self._driver.reply_s)
             answered_ns = self.clock.now_ns()
+            if reading is None and self._stopping.is_set():
+                return
             if reading is None:
                 self.buffer.lose("no good reply to a request")
             elif not self._refused(reading):
@@ -273,7 +280,7 @@ class SerialMeter(SamplingMeter):
 
     def _refused(self, reading: Reading) -> bool:
         """Another meter answers (after a replug): its values are not taken."""
-        wrong = bool(self._driver.other_kind(reading)) or reading.model != self._info.model
+        wrong = bool(self._driver.other_kind(reading)) or reading.model not in ("", self._info.model)
         if wrong:
             self.buffer.lose(f"a {reading.model} answers instead of the {self._info.model}")
         return wrong
@@ -291,7 +298,7 @@ class SerialMeter(SamplingMeter):
         except BadInputError:
             return None
         self._reported = Counter()
-        link = _Link(port, self._driver)
+        link = _Link(port, self._driver, self._stopping)
         try:
             return link if link.first_reading() is not None else self._close(link)
         except PORT_ERRORS:

@@ -6,7 +6,7 @@ import pytest
 from serial.tools.list_ports_common import ListPortInfo
 
 from agent.emulator.meter import MeterModel, MeterSettings, PtyMeter
-from agent.meters import decoder
+from agent.meters import decoder, discover
 from agent.meters.discover import LISTEN, Candidate, candidates, heard_kind, try_candidate
 from protos.errors import BadInputError
 from tests.agent.meters.helpers import StepSupply, WallClock
@@ -38,7 +38,8 @@ def test_the_surest_come_first_and_plain_serial_ports_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("kind", "tries"), [("csv", (LISTEN, "tc66c")), ("um34c", ("um25c", "atorch"))])
-def test_the_meter_that_answers_is_opened(kind: str, tries: tuple[str, ...]) -> None:
+def test_the_meter_that_answers_is_opened(kind: str, tries: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "LISTEN_S", 0.7)
     device = PtyMeter(MeterModel(StepSupply(), MeterSettings.at_rate(20)), WallClock(), kind)
     try:
         meter = try_candidate(Candidate(device.port, "", tries), WallClock(), [])
@@ -56,7 +57,8 @@ def test_what_was_tried_is_said() -> None:
     assert "does not exist" in tried[1]
 
 
-def test_nothing_is_written_while_listening() -> None:
+def test_nothing_is_written_while_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "LISTEN_S", 0.3)
     master, slave = os.openpty()
     try:
         assert heard_kind(os.ttyname(slave)) == ""
