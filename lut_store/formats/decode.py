@@ -88,8 +88,7 @@ class _Node:
         return np.array(self._numbers(shape, whole=True), np.int64).reshape(shape)
 
     def _numbers(self, shape: tuple[int, ...], *, whole: bool) -> list[float]:
-        """Flat, None as NaN. The shape is that of the space, so that a table cannot be larger than what it describes.
-        """
+        """Flat, None as NaN. The shape is the space's, so that no table can be larger than what it describes."""
         items = self.items()
         if len(items) != shape[0]:
             self.fail(f"has {len(items)} entries; the space needs {shape[0]}")
