@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SPEED_SD = 0.003
-SPEED_S = 120.0
+SPEED_SD = (
+    0.002  # less than a server's 1–3 % in 20 minutes (method notes, A5): a board at a fixed clock has no neighbours
+)
+SPEED_S = 60.0
 IDLE_SD_W = 0.025  # 5 mA
 IDLE_S = 300.0
 SERVICE_W = 0.012  # a service that wakes up now and then, for a minute or so
@@ -35,6 +37,7 @@ PROCESS_SD = 0.001  # the same for a process as a whole
 WINDOW_POWER_SD = 0.002  # what the data happen to be
 
 _CHUNK_S = 1024  # the drifts are made in steps of a second, this many at a time
+_KEPT_S = 1 << 15
 _LAYOUTS = 4099  # a prime, so that names spread
 
 
@@ -76,7 +79,8 @@ class Disturbances:
         self._lock = threading.Lock()
         self._drift_rng = np.random.default_rng([seed, 1])
         self._burst_rng = np.random.default_rng([seed, 2])
-        self._speed = self._drift_rng.normal(0, SPEED_SD, 1)  # at 0 s, 1 s, …
+        self._origin_s = 0  # earlier drifts are forgotten
+        self._speed = self._drift_rng.normal(0, SPEED_SD, 1)  # at _origin_s, a second later, …
         self._idle = self._drift_rng.normal(0, IDLE_SD_W, 1)
         self._service = np.zeros(1)
         self._bursts: list[Burst] = []
@@ -86,19 +90,23 @@ class Disturbances:
         """How much slower than usual the board is; about 1."""
         if not self._settings.drift:
             return 1.0
-        self._extend(time_s)
-        index = int(time_s)
-        part = time_s - index
-        return float(np.exp(self._speed[index] * (1 - part) + self._speed[index + 1] * part))
+        with self._lock:
+            self._extend(time_s)
+            index = int(time_s) - self._origin_s
+            part = time_s - int(time_s)
+            return float(np.exp(self._speed[index] * (1 - part) + self._speed[index + 1] * part))
 
     def idle_w(self, times_s: Array) -> Array:
-        """What the board draws more at rest than usual. times_s ascends; (n,)."""
+        """What the board draws more at rest than usual. times_s (n,) ascends. ValueError: it is forgotten."""
         if not self._settings.drift or not len(times_s):
             return np.zeros(len(times_s))
-        self._extend(float(times_s[-1]))
         first, last = int(times_s[0]), int(times_s[-1]) + 2
         with self._lock:
-            values = self._idle[first:last] + self._service[first:last]
+            self._extend(float(times_s[-1]))
+            low, high = first - self._origin_s, last - self._origin_s
+            if low < 0:
+                raise ValueError(f"the drift at {first} s is forgotten; it is known from {self._origin_s} s on")
+            values = self._idle[low:high] + self._service[low:high]
         return np.interp(times_s, np.arange(first, last), values)
 
     def bursts(self, started_s: float, ended_s: float) -> list[Burst]:
@@ -125,14 +133,19 @@ class Disturbances:
         self._bursts_until_s = ended_s
 
     def _extend(self, until_s: float) -> None:
-        with self._lock:
-            while len(self._speed) < until_s + 3:
-                rng = self._drift_rng
-                self._speed = _wander(self._speed, rng.standard_normal(_CHUNK_S), SPEED_SD, SPEED_S)
-                self._idle = _wander(self._idle, rng.standard_normal(_CHUNK_S), IDLE_SD_W, IDLE_S)
-                toggles = np.cumsum(rng.random(_CHUNK_S) < 1 / SERVICE_TOGGLE_S)
-                on = (toggles + (self._service[-1] > 0)) % 2
-                self._service = np.append(self._service, SERVICE_W * on)
+        """Make the drifts up to until_s; the lock is held."""
+        while self._origin_s + len(self._speed) < until_s + 3:
+            rng = self._drift_rng
+            self._speed = _wander(self._speed, rng.standard_normal(_CHUNK_S), SPEED_SD, SPEED_S)
+            self._idle = _wander(self._idle, rng.standard_normal(_CHUNK_S), IDLE_SD_W, IDLE_S)
+            toggles = np.cumsum(rng.random(_CHUNK_S) < 1 / SERVICE_TOGGLE_S)
+            on = (toggles + (self._service[-1] > 0)) % 2
+            self._service = np.append(self._service, SERVICE_W * on)
+            if len(self._speed) > 2 * _KEPT_S:
+                self._origin_s += len(self._speed) - _KEPT_S
+                self._speed, self._idle, self._service = (
+                    values[-_KEPT_S:] for values in (self._speed, self._idle, self._service)
+                )
 
 
 def _wander(before: Array, steps: Array, sd: float, time_constant_s: float) -> Array:

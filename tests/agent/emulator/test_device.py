@@ -284,6 +284,18 @@ def test_old_history_is_forgotten_with_a_word(monkeypatch: pytest.MonkeyPatch) -
         device.supply.sample(1, 2, 0.5)
 
 
+def test_a_board_may_rest_for_days() -> None:
+    device = EmulatedDevice("rpi3b")
+    device.rest_until(200_000)
+    recent = device.supply.sample(199_000, 200_000, 1)
+    assert 0.2 < min(recent[1]) < max(recent[1]) < 0.35
+    other = EmulatedDevice("rpi3b")
+    other.rest_until(200_000)
+    assert other.supply.sample(199_000, 200_000, 1) == recent
+    with pytest.raises(ValueError, match="the drift at 0 s is forgotten"):
+        device.supply.sample(0, 1, 1)
+
+
 # ---- bad input
 
 
