@@ -96,9 +96,7 @@ class _Link:
         self._seen = bytearray()
 
     def first_reading(self) -> Reading | None:
-        """The first good reading within `first_reply_s`; the meter may still be streaming, asleep or slow to
-        connect.
-        """
+        """The first good reading within `first_reply_s`; the meter may still stream, sleep, or connect slowly."""
         deadline = time.monotonic() + self.driver.first_reply_s
         self.begin()
         reading = None
@@ -121,9 +119,7 @@ class _Link:
             self.port.write(command)
 
     def ask(self, patience_s: float) -> Reading | None:
-        """One request and its reading; None when no good reply comes in time. A broken reply is drained until it is
-        quiet.
-        """
+        """One request and its reading; None when no good reply comes in time. A broken reply is drained until quiet."""
         self.port.reset_input_buffer()
         self.decoder.reset()
         self.port.write(self.driver.request)
@@ -144,7 +140,7 @@ class _Link:
         """What a streaming meter has said, after waiting for it a little."""
         data = self._read(1)
         waiting = self.port.in_waiting
-        return self.decoder.feed(data + self.port.read(waiting) if waiting else data)
+        return self.decoder.feed(data + self._read(waiting) if waiting else data)
 
     def _hear(self, deadline: float) -> Reading | None:
         while time.monotonic() < deadline and not self.stopping.is_set():

@@ -58,11 +58,12 @@ def test_sampling(kind: str, rate_hz: float, options: str, faults: Faults | None
         assert losses == []
 
 
-def test_a_meter_of_another_kind_is_named() -> None:
+@pytest.mark.parametrize("asked", ["tc66c", "csv"])
+def test_a_meter_of_another_kind_is_named(asked: str) -> None:
     device = PtyMeter(MeterModel(StepSupply(), MeterSettings.at_rate(50)), WallClock(), "smartpower3")
     try:
         with pytest.raises(BadInputError, match=f"kind smartpower3 speaks there; write smartpower3:{device.port}"):
-            open_meter(f"tc66c:{device.port}?first_reply_s=0.5", WallClock())
+            open_meter(f"{asked}:{device.port}?first_reply_s=0.7", WallClock())
     finally:
         device.close()
 
