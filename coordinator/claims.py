@@ -50,17 +50,32 @@ class Claims:
             os.close(self._fd)
             self._fd = -1
 
+    def taken(self, run_id: str) -> bool:
+        """Whether another coordinator has claimed the run."""
+        if self._fd < 0 or run_id in self._held:
+            return False
+        found = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _flock(run_id, fcntl.F_WRLCK))
+        kind: int = struct.unpack(_FLOCK, found)[0]
+        return kind != fcntl.F_UNLCK
+
     def _lock(self, run_id: str, kind: int) -> bool:
         if self._fd < 0:
             return True
-        offset = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
-        # An open-file-description lock: unlike a plain fcntl lock it also holds between coordinators inside one
-        # process.
-        flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, flock)
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(run_id, kind))
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             raise StorageError(f"the claim on run {run_id} cannot be locked: {error.strerror}") from error
         return True
+
+
+_FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, process
+
+
+def _flock(run_id: str, kind: int) -> bytes:
+    """One byte for the run. The commands that take it are of open file descriptions: unlike plain fcntl locks, those
+    also hold between coordinators inside one process.
+    """
+    offset = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)

@@ -83,6 +83,7 @@ class Dispatcher:
         self.retired: Callable[[ActiveRun], None] | None = None  # told of every run that has ended
         self._task_runs: dict[str, str] = {}
         self._wake = asyncio.Event()
+        self._closing = False
         self._job_slot = asyncio.Semaphore(1)  # one look or build at a time: there are few cores and much arithmetic
 
     # ---- the loop ----
@@ -92,10 +93,10 @@ class Dispatcher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Move the runs on, whenever something has changed and every TICK_S, for ever."""
+        """Move the runs on, whenever something has changed and every TICK_S, until `close`."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        while True:
+        while not self._closing:
             late_s = loop.time() - began_s - TICK_S
             if late_s > STALL_S:  # this process was stopped, or had no CPU: agents that have spoken are not yet heard
                 log.warning("the coordinator stood still for %.1f s; sessions and leases last as much longer", late_s)
@@ -111,6 +112,11 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
+
+    def close(self) -> None:
+        """Make `run` end after the step that it is in: a transaction in a thread cannot be cancelled."""
+        self._closing = True
+        self.wake()
 
     async def step(self) -> None:
         """One pass: end what is overdue, decide for each run, hand out leases."""
@@ -146,6 +152,8 @@ class Dispatcher:
 
     async def _advance(self, run: ActiveRun) -> Demand | None:
         """Carry out moves until the run wants work, or waits."""
+        for task in [t for t in run.tasks.values() if t.state == "leased" and self.leases.of_task(t.task_id) is None]:
+            await self._release(run, task)
         while not run.ended and run.job is None:
             boards = self.boards(run)
             move = next_move(run.spec, run.state, list(run.tasks.values()), run.evidence, boards)
@@ -207,12 +215,20 @@ class Dispatcher:
         lease = self.store.lease_task(run.run_id, device, until_s, kind)
         if lease is None:
             index = sum(task.kind == kind for task in run.tasks.values())
-            first_round = index * run.spec.plan.rounds_per_task if kind == "latency" else 0
+            # An energy task's number says which segment of the schedule it is (agent.energy.schedule).
+            first_round = index * (run.spec.plan.rounds_per_task if kind == "latency" else 1)
             self.store.add_task(run.run_id, kind, task_seed(run.spec, kind, index), first_round)
             lease = self.store.lease_task(run.run_id, device, until_s, kind)
         if lease is None:
             raise StorageError(f"run {run.run_id}: the {kind} task that was just added cannot be leased")
         return lease, to_message(lease)
+
+    async def _release(self, run: ActiveRun, task: TaskView) -> None:
+        """A lease that nobody watches, from a coordinator that ended while it gave it: the task is pending again."""
+        log.info("run %s: task %s taken back from %s, which does not hold it", run.run_id, task.task_id, task.device)
+        with contextlib.suppress(StaleLeaseError):  # it has ended by itself
+            await asyncio.to_thread(self.store.release_task, task.task_id, task.fence)
+        await self._reload(run)
 
     async def give_up(self, lease: OpenLease, reason: str) -> None:
         """Take the lease back: its task is pending again, and what the device still sends under it is its last word."""
@@ -378,10 +394,9 @@ class Dispatcher:
             lease = OpenLease(
                 task.task_id, task.fence, run.run_id, task.kind, task.device, now_s + self.fleet.timeout_s
             )
-            if self.leases.of_device(task.device) is None:
+            # A device that is already here has said that it does not hold this task, or was told to drop it.
+            if self.fleet.get(task.device) is None and self.leases.of_device(task.device) is None:
                 self.leases.add(lease)
-            else:
-                await self.give_up(lease, f"{task.device} works for another run")
         self.wake()
         return run
 

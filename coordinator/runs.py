@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from coordinator.progress import ActiveRun
 from coordinator.schedule import matches, nearest
 from coordinator.sessions import check_name
 from lut_store.store import RunRecord
-from protos.errors import BadInputError, ConflictError, NotFoundError, UnavailableError
+from protos.errors import BadInputError, ConflictError, NotFoundError
 from protos.types import ENDED_STATES, Run, RunSpec
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Runs:
         self._dispatcher = dispatcher
         self._store = dispatcher.store
         self._summaries: dict[str, Run] = {}
+        self._closing = asyncio.Event()
         dispatcher.retired = self._keep
 
     # ---- reading ----
@@ -42,7 +44,9 @@ class Runs:
             return self._view(active)
         record = await asyncio.to_thread(self._store.run, run_id)
         if record.state not in ENDED_STATES:
-            return _bare(record, "another coordinator process drives it")
+            taken = self._dispatcher.claims.taken(run_id)
+            note = "another coordinator process drives it" if taken else "no coordinator drives it; resume it to go on"
+            return _bare(record, note)
         if run_id not in self._summaries:
             self._remember(await in_daemon_thread(self._summary, record))
         return self._summaries[run_id]
@@ -60,11 +64,13 @@ class Runs:
         """The run at once, then whenever it has changed, at most every WATCH_EVERY_S, until it has ended."""
         await self._take_up(run_id)
         last: Run | None = None
-        while last is None or last.state not in ENDED_STATES:
+        while True:
             view = await self.get(run_id)
             if view != last:
                 yield view
                 last = view
+            if view.state in ENDED_STATES:
+                return
             driven = run_id in self._dispatcher.active
             await asyncio.sleep(WATCH_EVERY_S if driven else WATCH_FOREIGN_EVERY_S)
 
@@ -159,7 +165,7 @@ class Runs:
         self._store.set_run(run_id, "queued")
 
     async def _driven(self, run_id: str) -> ActiveRun | None:
-        """The run, driven by this process; None when it has ended. Raises UnavailableError when another process
+        """The run, driven by this process; None when it has ended. Raises ConflictError when another process
         drives it.
         """
         record = await asyncio.to_thread(self._store.run, run_id)
@@ -167,7 +173,7 @@ class Runs:
             return None
         run = await self._dispatcher.take_up(record)
         if run is None:
-            raise UnavailableError(f"run {run_id} is driven by another coordinator process; ask that one")
+            raise ConflictError(f"run {run_id} is driven by another coordinator process; ask that one")
         return run
 
     async def _take_up(self, run_id: str) -> None:
@@ -184,10 +190,16 @@ class Runs:
                 await self._take_up(run_id)
 
     async def keep_adopting(self) -> None:
-        """Take over the runs of coordinators that die, for ever."""
-        while True:
-            await asyncio.sleep(ADOPT_EVERY_S)
+        """Take over the runs of coordinators that die, until `close`."""
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ADOPT_EVERY_S):
+                    await self._closing.wait()
+                    return
             await self.adopt_all()
+
+    def close(self) -> None:
+        self._closing.set()
 
 
 def _bare(record: RunRecord, note: str = "") -> Run:

@@ -65,8 +65,8 @@ def loopback_address(listen: str) -> str:
     if not loopback:
         raise BadInputError(
             f"the coordinator cannot listen on {listen}: there is no TLS, and without it everybody on the network "
-            f"could write measurements and start runs. Listen on a loopback address, for example {DEFAULT_LISTEN}, and reach "
-            f"it from elsewhere through a tunnel (ssh -L 7443:127.0.0.1:7443 HOST)"
+            f"could write measurements and start runs. Listen on a loopback address, for example {DEFAULT_LISTEN}, "
+            f"and reach it from elsewhere through a tunnel (ssh -L 7443:127.0.0.1:7443 HOST)"
         )
     return f"[{host}]:{found['port']}" if ":" in host else f"{host}:{found['port']}"
 
@@ -121,11 +121,11 @@ class Coordinator:
         await self._health.enter_graceful_shutdown()
         self._fleet.end_all(UnavailableError("the coordinator stops; it goes on when it is back"))
         await self._server.stop(STOP_GRACE_S)
-        self._ingest.close()
-        for part in self._parts[:1] + self._parts[2:]:
-            part.cancel()
+        for part in (self._ingest, self._dispatcher, self._runs):
+            part.close()
         await asyncio.gather(*self._parts, return_exceptions=True)
-        self._claims.close()
+        async with self._dispatcher.lock:  # what a caller that hung up has begun
+            self._claims.close()
         await asyncio.to_thread(self._store.close)
 
 

@@ -1,0 +1,23 @@
+"""A coordinator as a process of its own, with methods that need no real evidence: `python -m
+tests.coordinator.daemon FOLDER`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from coordinator.server import serve
+from tests.coordinator.scripted import FakeMethods, url_of
+
+
+def main() -> None:
+    def ready(address: str) -> None:
+        print(address, flush=True)
+
+    asyncio.run(serve("127.0.0.1:0", url_of(Path(sys.argv[1])), ready=ready, methods=FakeMethods()))
+
+
+if __name__ == "__main__":
+    main()
