@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SPEED_SD = (
-    0.002  # less than a server's 1–3 % in 20 minutes (method notes, A5): a board at a fixed clock has no neighbours
-)
+# Less than a server's 1–3 % in 20 minutes (method notes, A5): a board at a fixed clock has no neighbours.
+SPEED_SD = 0.002
 SPEED_S = 60.0
 IDLE_SD_W = 0.025  # 5 mA
 IDLE_S = 300.0

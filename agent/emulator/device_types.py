@@ -119,14 +119,8 @@ RPI3B = DeviceType(
         tile=8,  # two vector registers of four floats
         # Channels and rows divide well; groups and a single output row do not.
         parallel=(0.93, 0.80, 0.88, 0.90, 0.60, 0.70),
-        grain=(
-            1.0e5,
-            8.0e4,
-            4.0e4,
-            1.0e5,
-            1.0e5,
-            3.3e4,
-        ),  # about 0.3 ms; elementwise: the framework's own, 32768 elements
+        # About 0.3 ms; elementwise: the framework's own grain, 32768 elements.
+        grain=(1.0e5, 8.0e4, 4.0e4, 1.0e5, 1.0e5, 3.3e4),
         fork_s=25e-6,  # a wake-up through the kernel
         overlap=1.8,  # an in-order core stalls on a miss, only the prefetcher overlaps
         dispatch_s=130e-6,  # about 25 × a server's
