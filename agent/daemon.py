@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from agent.host import HostReader
 from agent.logs import DEVICE
@@ -82,21 +84,13 @@ class Agent:
         UnavailableError when there was no coordinator for patience_s.
         """
         DEVICE.set(self._identity.device)
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            self._meter = await self._meters.look()
-            await self._learn()
-            duties = [
-                asyncio.create_task(duty) for duty in (self._session.run(), self._work(), self._watch(), self._mend())
-            ]
-            stopping = asyncio.create_task(self._stopping.wait())
-            try:
-                done, _ = await asyncio.wait({stopping, *duties}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                await self._drain()
-            finally:
-                await _cancelled(stopping, *duties)
+            if not await _first_of(stopping, self._start_up()):
+                duties = (self._session.run(), self._work(), self._watch(), self._mend())
+                await _first_of(stopping, *duties, then=self._drain)
         finally:
+            await _cancelled(stopping)
             await self._runner.close()
             await self._meters.close()
 
@@ -220,6 +214,10 @@ class Agent:
         )
         self._session.end_task(lease.task_id, lease.fence, outcome.reason)
 
+    async def _start_up(self) -> None:
+        self._meter = await self._meters.look()
+        await self._learn()
+
     async def _learn(self) -> None:
         """The facts of this board; without torch's when the worker cannot run, and then the board is broken."""
         try:
@@ -238,7 +236,7 @@ class Agent:
             await asyncio.sleep(IDLE_STATE_EVERY_S)
 
     async def _mend(self) -> None:
-        """A broken board tries itself from time to time."""
+        """A broken board is tried again from time to time."""
         while True:
             await asyncio.sleep(MEND_EVERY_S)
             if self._broken and self._lease is None:
@@ -260,6 +258,27 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
         return await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return False
+
+
+async def _first_of(
+    stopping: asyncio.Task[bool],
+    *duties: Coroutine[Any, Any, None],
+    then: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
+    """Do the duties until one of them, or all of this, ends; whether it was `stopping`. An error of a duty is raised.
+
+    `then` is done before the other duties are cancelled.
+    """
+    tasks = [asyncio.create_task(duty) for duty in duties]
+    try:
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        if then is not None:
+            await then()
+        return stopping in done
+    finally:
+        await _cancelled(*tasks)
 
 
 async def _cancelled(*tasks: asyncio.Task[object]) -> None:

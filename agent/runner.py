@@ -32,6 +32,7 @@ IDLE_STOP_S = 120.0  # a board at rest needs no process with torch in it
 ENDING_S = 2.0  # from a closed pipe to the end of the process
 STDERR_LINES = 12
 WORKER_BYTES = 160_000_000  # Python with torch, before anything is built
+OBJECTS_SHARE = 1.2  # memory per byte of weights: modules are many Python objects
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -110,11 +111,11 @@ def check_memory(run: RunSpec, sweep: int, available_bytes: int | None) -> None:
     else:
         modules = sum(weight_bytes(item.spec) for item in run.items)
         modules += sum(network_weight_bytes(run.space, network.choices) for network in run.networks)
-    needed_bytes = WORKER_BYTES + modules + sweep
+    needed_bytes = WORKER_BYTES + OBJECTS_SHARE * modules + sweep
     if available_bytes is not None and needed_bytes > available_bytes:
         raise UnfitError(
-            f"the worker would need {needed_bytes / 1e6:.0f} MB for {run.space.name} with {len(run.networks)} networks, "
-            f"and {available_bytes / 1e6:.0f} MB are free on this board; end other programs or choose a smaller preset"
+            f"the worker would need {needed_bytes / 1e6:.0f} MB for {run.space.name} with {len(run.networks)} networks "
+            f"and {available_bytes / 1e6:.0f} MB are free on this board; end other programs, or take a smaller preset"
         )
 
 

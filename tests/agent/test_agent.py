@@ -166,7 +166,7 @@ def test_a_new_lease_takes_the_place_of_the_old_and_sigterm_gives_it_back(tmp_pa
 def test_energy_with_an_emulated_meter_on_a_real_port(tmp_path: Path) -> None:
     async def work() -> None:
         desk = Desk()
-        plan = {"energy_budget_s": 8.0, "segment_s": 8.0, "window_s": 0.5, "idle_s": 0.5, "network_window_s": 1.0}
+        plan = {"energy_budget_s": 5.0, "segment_s": 5.0, "window_s": 0.5, "idle_s": 0.5, "network_window_s": 1.0}
         desk.leases.append(lease_of(replace(tiny_run(**plan), meter=""), "energy", task_id="e"))
         desk.leases.append(lease_of(replace(tiny_run(**plan), meter="none"), "energy", task_id="none"))
         async with coordinator(desk) as port:
@@ -308,19 +308,19 @@ def test_a_coordinator_that_refuses_this_agent(tmp_path: Path) -> None:
 def test_a_full_spool_pauses_the_task(tmp_path: Path) -> None:
     async def work() -> None:
         desk = Desk(mute=True)
-        desk.leases.append(lease_of(tiny_run(rounds_per_task=40), task_id="t"))
+        desk.leases.append(lease_of(tiny_run(rounds_per_task=16), task_id="t"))
         async with coordinator(desk) as port:
-            process = patched("agent.spool.Spool.__init__.__defaults__ = (6000,)", port, tmp_path / "s")
+            process = patched("agent.spool.Spool.__init__.__defaults__ = (4000,)", port, tmp_path / "s")
             try:
                 await desk.until(lambda: any(s.activity == "waiting: the spool is full" for s in desk.statuses))
                 assert desk.ended == {}
-                assert len(list((tmp_path / "s").glob("*.measurement"))) < 40
+                assert len(list((tmp_path / "s").glob("*.measurement"))) < 16
                 desk.mute = False
                 acknowledge = agent_pb2.Acknowledge(measurement_ids=list(desk.received))
                 desk.say.put_nowait(agent_pb2.CoordinatorMessage(acknowledge=acknowledge))
                 await desk.until(lambda: "t" in desk.ended)
                 assert desk.ended["t"] == ""
-                assert rounds_of(desk, "t") == list(range(40))
+                assert rounds_of(desk, "t") == list(range(16))
             finally:
                 process.kill()
                 process.wait()
