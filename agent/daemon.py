@@ -248,7 +248,9 @@ class Agent:
         if not await _within(self._resting, STOP_WORK_S):
             log.info("the round in hand takes too long: given up")
             await self._runner.close()
-            await _within(self._resting, STOP_WORK_S)
+            if not await _within(self._resting, STOP_WORK_S) and self._lease is not None:
+                self._revoked = True  # an emulated board cannot break off what it has begun
+                self._session.end_task(self._lease.task_id, self._lease.fence, self._halt)
         if not await self._session.flushed(STOP_FLUSH_S):
             log.warning("%d measurements stay in the spool; they are sent after the next start", len(self._spool))
 

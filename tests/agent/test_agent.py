@@ -18,9 +18,14 @@ import grpc
 import pytest
 
 from agent.__main__ import main
+from agent.daemon import Agent, Identity
+from agent.emulator.device import EmulatedDevice
+from agent.emulator.runner import EmulatedRunner, ScaledClock
+from agent.metering import Meters
 from agent.spool import Spool
 from protos import agent_pb2
 from protos.convert import to_message
+from protos.types import LatencyRound, Lease
 from tests.agent.coordinator import Desk, coordinator
 from tests.agent.spaces import lease_of, tiny_run, wait
 from tests.agent.test_runner import CORES, gone
@@ -159,6 +164,35 @@ def test_a_new_lease_takes_the_place_of_the_old_and_sigterm_gives_it_back(tmp_pa
                 assert await ended(process) == 0
         assert desk.ended == {"new": "the agent is stopping"}
         assert "Traceback" not in log_of(tmp_path)
+
+    wait(work())
+
+
+class EndlessBoard(EmulatedRunner):
+    """An emulated board in the middle of a round, which nothing can break off."""
+
+    async def latency_round(self, lease: Lease, round_index: int) -> LatencyRound:
+        await asyncio.sleep(3600)
+        return await super().latency_round(lease, round_index)
+
+
+def test_a_round_that_cannot_be_broken_off_is_given_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.daemon.STOP_WORK_S", 0.1)
+
+    async def work() -> None:
+        desk = Desk()
+        desk.leases.append(lease_of(tiny_run(), task_id="t"))
+        runner = EndlessBoard(EmulatedDevice("rpi3b"), ScaledClock())
+        async with coordinator(desk) as port:
+            where = Spool(tmp_path), f"127.0.0.1:{port}"
+            board = Agent(Identity("board", "rpi3b", emulated=True), runner, Meters("none", runner.clock), *where)
+            running = asyncio.create_task(board.run())
+            await desk.until(lambda: any(s.activity.startswith("latency round") for s in desk.statuses))
+            board.stop()
+            await running
+        assert desk.ended == {"t": "the agent is stopping"}
 
     wait(work())
 
