@@ -43,3 +43,13 @@ def uniform_theta(space: SearchSpace) -> Array:
 def argmax_choices(theta: Array, space: SearchSpace) -> tuple[int, ...]:
     """The most probable allowed candidate of every layer; of equal ones the first."""
     return tuple(np.where(allowed_cells(space), theta, -np.inf).argmax(axis=1).tolist())
+
+
+def sampled_choices(theta: Array, space: SearchSpace, count: int, seed: int) -> list[tuple[int, ...]]:
+    """`count` architectures drawn from the softmax of θ over the allowed candidates, layer by layer."""
+    logits = np.where(allowed_cells(space), theta, -np.inf)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    rng = np.random.default_rng(seed)
+    columns = [rng.choice(len(row), count, p=row) for row in weights]
+    return [tuple(row) for row in np.stack(columns, axis=1).tolist()]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import costs, optimise
+from nas.cli import costs, optimise, search
 from protos.errors import EdgelutError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command()(costs.cost)
 app.command()(costs.preview)
 app.command()(optimise.optimise)
 app.command()(optimise.pareto)
+app.command()(search.search)
+app.command()(search.derive)
 
 
 def _version(value: bool) -> None:

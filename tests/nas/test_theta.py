@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.theta import allowed_cells, argmax_choices, read_theta, uniform_theta, write_theta
+from nas.theta import allowed_cells, argmax_choices, read_theta, sampled_choices, uniform_theta, write_theta
 from protos.errors import BadInputError
 from tests.hanna import FOLDER, hanna_lut, needs_tables
 from tests.lut_store.samples import space_of
@@ -60,3 +60,13 @@ def test_the_papers_network() -> None:
     space = hanna_lut().space
     theta = read_theta(FOLDER / "theta_model29.txt", space)
     assert argmax_choices(theta, space) == (1, 7, 8, 8, 8, 7, 8, 8, 8, 5, 8, 8, 8, 1, 8, 8, 8, 1, 8, 8, 8, 1)
+
+
+def test_samples_follow_the_softmax_over_what_is_allowed() -> None:
+    theta = np.zeros(SPACE.shape)
+    theta[:, 8] = np.log(8)  # half of the probability, where it is allowed
+    samples = np.array(sampled_choices(theta, SPACE, 4000, 0))
+    assert (samples[:, :2] != 8).all()
+    assert (samples[:, 2] == 8).mean() == pytest.approx(0.5, abs=0.03)
+    assert (samples[:, 0] == 3).mean() == pytest.approx(1 / 8, abs=0.03)
+    assert sampled_choices(theta, SPACE, 5, 1) == sampled_choices(theta, SPACE, 5, 1)

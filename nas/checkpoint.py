@@ -1,0 +1,39 @@
+"""Checkpoints: one file, whole or not there, of one configuration and one LUT. Tensors and plain values, no pickle."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lut_store.formats import files
+from protos.errors import BadInputError
+
+FORMAT = "edgelut-search-1"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], config_digest: str, lut_digest: str) -> None:
+    """Raises StorageError; then the checkpoint before still stands there."""
+    buffer = io.BytesIO()
+    torch.save({**state, "format": FORMAT, "config_digest": config_digest, "lut_digest": lut_digest}, buffer)
+    files.write(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, config_digest: str, lut_digest: str) -> dict[str, Any]:
+    """Raises BadInputError for a file that is none, or one of another configuration or LUT."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInputError(f"there is no checkpoint {path}; leave out --resume to begin") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInputError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise BadInputError(f"{path} is no checkpoint of this version of edgelut")
+    for name, wanted in (("config_digest", config_digest), ("lut_digest", lut_digest)):
+        if state.get(name) != wanted:
+            what = "with other settings" if name == "config_digest" else "on another LUT"
+            raise BadInputError(f"{path} is of a search {what}; go on with the same, or begin in another folder")
+    return state
