@@ -79,7 +79,7 @@ def no_correction(cost: Array) -> Correction:
 def fit_correction(cost: Array, count: Array, kind: IntArray, truth: Array, truth_rel_se: Array) -> Correction:
     """cost (I,), count (M, I), kind (I,), truth (M,) measured networks of role "fit" and their relative standard
     errors."""
-    usable = np.isfinite(truth) & np.isfinite(count @ np.nan_to_num(cost, nan=np.inf))
+    usable = np.isfinite(truth) & ~(count[:, ~np.isfinite(cost)] > 0).any(axis=1)
     count, truth, truth_rel_se = count[usable], truth[usable], np.nan_to_num(truth_rel_se[usable])
     if len(truth) < LEAST_FOR_FACTOR:
         return no_correction(cost)

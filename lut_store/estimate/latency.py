@@ -15,6 +15,7 @@ from protos.types import LatencyRound, RunSpec
 Z95 = 1.959964
 RESAMPLES = 200
 FLOOR_SHARE = 5e-4  # of a network's latency: no operator needs to be known better than this
+PLACEMENT_REL_SE = 0.002  # what repeating cannot see: where in memory this process put its weights and buffers
 LEAST_BLOCKS = 4  # below this there is no bootstrap and no standard error
 MEDIAN_SE = 1.2533  # standard error of a median over that of a mean, for normal noise
 
@@ -67,7 +68,7 @@ def estimate_latency(
     spread = float(np.subtract(*np.nanquantile(kept, [0.75, 0.25]))) if len(kept) else float("nan")
     return LatencyEstimate(
         item_s=item_s,
-        item_se_s=item_s * se_log,
+        item_se_s=item_s * np.hypot(se_log, PLACEMENT_REL_SE),
         item_n=n_items,
         hot_item_s=hot_item_s,
         network_s=network_s,

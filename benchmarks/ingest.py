@@ -1,0 +1,162 @@
+"""Figure 6: durable ingest, messages a second, ÷ a bare grpc.aio stream that commits the same rows.
+
+Both are processes of their own and get the same measurements (cold rounds of fbnet-cifar10) over loopback; both
+commit to SQLite with the same pragmas, in groups of whatever has arrived, and acknowledge after the commit. The pairs
+alternate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import grpc
+
+from agent.emulator.clocks import VirtualClock
+from agent.emulator.device import EmulatedDevice
+from agent.emulator.runner import EmulatedRunner
+from benchmarks.runs import keep
+from coordinator.client import Coordinator
+from coordinator.plan import make_run
+from nas.space import load_space
+from protos import agent_pb2, agent_pb2_grpc, common_pb2
+from protos.convert import to_message
+from protos.types import Lease, RunSpec
+
+MESSAGES = 1500
+PAIRS = 5
+IN_FLIGHT = 256  # offered and not yet acknowledged
+
+
+def main() -> None:
+    spec = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", meter="none")
+    template = asyncio.run(_round(spec))
+    rates: dict[str, list[float]] = {"edgelut": [], "bare": []}
+    for _ in range(PAIRS):
+        for name, serve in (("edgelut", _edgelut), ("bare", _bare)):
+            with tempfile.TemporaryDirectory(prefix="edgelut-bench-") as folder, serve(Path(folder)) as address:
+                rates[name].append(asyncio.run(_stream(address, spec, template, submit=name == "edgelut")))
+    ratios = [a / b for a, b in zip(rates["edgelut"], rates["bare"], strict=True)]
+    size = template.ByteSize()
+    for name, values in rates.items():
+        print(f"{name:8} {median(values):7.0f} messages/s of {size} bytes (median of {PAIRS})")
+    print(f"ratio edgelut ÷ bare: {median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})")
+    keep("ingest", {"bytes": size, "rates": rates, "ratios": ratios})
+
+
+async def _round(spec: RunSpec) -> common_pb2.Measurement:
+    runner = EmulatedRunner(EmulatedDevice("rpi3b", 0), VirtualClock())
+    await runner.prepare(spec)
+    before = await runner.state()
+    result = await runner.latency_round(Lease("t", 1, "r", "latency", 1, 0, spec), 0)
+    message = common_pb2.Measurement(before=to_message(before), after=to_message(await runner.state()))
+    message.latency.CopyFrom(to_message(result))
+    return message
+
+
+async def _stream(address: str, spec: RunSpec, template: common_pb2.Measurement, *, submit: bool) -> float:
+    """Messages a second from the first offer to the last acknowledgement."""
+    acknowledged, room = 0, asyncio.Semaphore(IN_FLIGHT)
+    outbox: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
+
+    async def requests() -> AsyncIterator[agent_pb2.AgentMessage]:
+        while True:
+            yield await outbox.get()
+
+    options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        call = agent_pb2_grpc.AgentServiceStub(channel).Session(requests())
+        hello = agent_pb2.Hello(device="pi-01", device_type="rpi3b", emulation="none", version="0.1.0")
+        await outbox.put(agent_pb2.AgentMessage(hello=hello))
+        reader = aiter(call)
+        task_id, fence = "task", 1
+        if submit:
+            await anext(reader)  # Welcome
+            with Coordinator(address) as client:
+                await asyncio.to_thread(client.submit, spec, uuid.uuid4().hex)
+            lease = await _lease(reader)
+            task_id, fence = lease.task_id, lease.fence
+
+        async def offer() -> None:
+            for sequence in range(MESSAGES):
+                await room.acquire()
+                message = common_pb2.Measurement()
+                message.CopyFrom(template)
+                message.id, message.task_id, message.fence, message.sequence = (
+                    uuid.uuid4().hex,
+                    task_id,
+                    fence,
+                    sequence,
+                )
+                await outbox.put(agent_pb2.AgentMessage(measurement=message))
+
+        started_s = time.perf_counter()
+        sending = asyncio.create_task(offer())
+        async for answer in reader:
+            if answer.WhichOneof("body") == "refuse":
+                raise RuntimeError(f"refused: {answer.refuse.message}")
+            for _ in answer.acknowledge.measurement_ids:
+                acknowledged += 1
+                room.release()
+            if acknowledged >= MESSAGES:
+                break
+        took_s = time.perf_counter() - started_s
+        await sending
+        call.cancel()
+    return MESSAGES / took_s
+
+
+async def _lease(reader: AsyncIterator[agent_pb2.CoordinatorMessage]) -> agent_pb2.Lease:
+    async for message in reader:
+        if message.WhichOneof("body") == "lease":
+            return message.lease
+    raise RuntimeError("the session ended without a lease")
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator[str]:
+    """Start a server that prints its address on its first line; end it afterwards."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield next(word.rstrip(",") for word in server.stdout.readline().split() if word.startswith("127.0.0.1:"))
+    finally:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        server.kill()
+
+
+@contextmanager
+def _edgelut(folder: Path) -> Iterator[str]:
+    url = f"sqlite:///{folder / 'edgelut.db'}"
+    with _process([sys.executable, "-m", "coordinator", "serve", "--listen", "127.0.0.1:0", "--db", url]) as address:
+        yield address
+
+
+@contextmanager
+def _bare(folder: Path) -> Iterator[str]:
+    with _process([sys.executable, "-m", "benchmarks.bare_stream", str(folder / "bare.db")]) as address:
+        yield address
+
+
+def bare_database(path: str) -> sqlite3.Connection:
+    """The same columns and pragmas as the store's measurements."""
+    connection = sqlite3.connect(path, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(
+        "CREATE TABLE measurements (id TEXT PRIMARY KEY, task_id TEXT, fence INTEGER, sequence INTEGER, device TEXT, "
+        "received_wall_s REAL, body BLOB)"
+    )
+    return connection
