@@ -17,12 +17,11 @@ from typing import Protocol
 
 from coordinator.background import in_daemon_thread
 from coordinator.claims import Claims
-from coordinator.progress import ActiveRun, LookResult, counted, looked
+from coordinator.progress import ActiveRun, LookResult, counted, looked, restored, tasks_of
 from coordinator.schedule import (
     Board,
     Demand,
     Enter,
-    Evidence,
     Look,
     TaskView,
     Wait,
@@ -156,7 +155,7 @@ class Dispatcher:
             await self._release(run, task)
         while not run.ended and run.job is None:
             boards = self.boards(run)
-            move = next_move(run.spec, run.state, list(run.tasks.values()), run.evidence, boards)
+            move = next_move(run.spec, run.state, list(run.tasks.values()), run.tally, boards)
             if isinstance(move, Enter):
                 await self.enter(run, move.state, move.reason)
             elif isinstance(move, Look):
@@ -325,7 +324,7 @@ class Dispatcher:
             run = self.active.get(self._task_runs.get(message.task_id, ""))
             if run is not None:
                 latency = message.latency if message.HasField("latency") else None
-                run.evidence = counted(run.evidence, latency, message.power.windows, flagged=bool(message.flags))
+                run.tally = counted(run.tally, latency, message.power.windows, flagged=bool(message.flags))
 
     # ---- long arithmetic ----
 
@@ -343,14 +342,14 @@ class Dispatcher:
         run.job = asyncio.create_task(wrapped())
 
     async def _look(self, run: ActiveRun) -> None:
-        rounds = run.evidence.rounds
+        rounds = run.tally.rounds
         try:
             look = await in_daemon_thread(self.methods.look, self.store, run.run_id)
         except Exception as error:
             await self._fail(run, "looking at the evidence failed", error)
             return
         run.item_n = tuple(int(n) for n in look.n)
-        run.evidence = looked(run.evidence, look, rounds)
+        run.tally = looked(run.tally, look, rounds)
 
     async def _build(self, run: ActiveRun) -> None:
         lut = {"lut_digest": run.spec.lut_digest}
@@ -386,7 +385,8 @@ class Dispatcher:
             return self.active[record.run_id]
         if not self.claims.take(record.run_id):
             return None
-        run = await asyncio.to_thread(self._load, record)
+        run = await asyncio.to_thread(restored, self.store, record)
+        self._task_runs |= dict.fromkeys(run.tasks, run.run_id)
         now_s = self.fleet.clock()
         run.begin_phase(now_s)
         self.active[run.run_id] = run
@@ -400,32 +400,5 @@ class Dispatcher:
         self.wake()
         return run
 
-    def _load(self, record: RunRecord) -> ActiveRun:
-        run = ActiveRun(record.run_id, record.spec, record.state, record.created_wall_s, record.reason)
-        self._read_tasks(run)
-        run.evidence = gathered(self.store, run.run_id)
-        emulation = {device.name: device.emulation for device in self.store.devices()}
-        worked = sorted(task.device for task in run.tasks.values() if task.device in emulation)
-        run.emulation = emulation[worked[0]] if worked else None
-        return run
-
     async def _reload(self, run: ActiveRun) -> None:
-        await asyncio.to_thread(self._read_tasks, run)
-
-    def _read_tasks(self, run: ActiveRun) -> None:
-        run.tasks = {
-            t.task_id: TaskView(t.task_id, t.kind, t.state, t.device, t.attempts, t.reason, t.fence)
-            for t in self.store.tasks(run.run_id)
-        }
-        self._task_runs |= dict.fromkeys(run.tasks, run.run_id)
-
-
-def gathered(store: Store, run_id: str) -> Evidence:
-    """What the store holds for a run, counted."""
-    evidence = Evidence()
-    for kind in ("latency", "power"):
-        for stored in store.measurements(run_id, kind):
-            own = stored.measurement
-            windows = own.power.windows if own.power is not None else ()
-            evidence = counted(evidence, own.latency, windows, flagged=bool(own.flags))
-    return evidence
+        run.tasks = await asyncio.to_thread(tasks_of, self.store, run.run_id)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from coordinator.sessions import Session
 from lut_store.records import Outcome
 from protos import agent_pb2, common_pb2
-from protos.errors import StorageError
+from protos.errors import EdgelutError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -113,32 +113,44 @@ class Ingest:
 
     async def _store(self, batch: _Batch) -> None:
         self._current = batch
-        pairs = [(offer.session.name, offer.message) for offer in batch.offers]
         try:
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._writer, self._write, pairs)
+            await self._commit(batch.offers)
         except StorageError as error:
             log.error("%d measurements could not be stored: %s", len(batch.offers), error)
             batch.error = error
-            for session in _sessions(batch):
+            for session in {id(offer.session): offer.session for offer in batch.offers}.values():
                 session.end(error)
-        else:
-            _answer(batch, outcomes)
-            self._stored([m for (_, m), outcome in zip(pairs, outcomes, strict=True) if outcome.status == "stored"])
         finally:
             self._current = None
             self._waiting_bytes -= batch.size
             self._room.set()
             batch.settled.set()
 
+    async def _commit(self, offers: Sequence[_Offer]) -> None:
+        """Store the offers in one transaction and answer them. One that makes the store fail is singled out."""
+        pairs = [(offer.session.name, offer.message) for offer in offers]
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._writer, self._write, pairs)
+        except StorageError:
+            raise
+        except Exception as error:
+            if len(offers) > 1:
+                for offer in offers:
+                    await self._commit([offer])
+                return
+            log.exception("%s: measurement %s failed", pairs[0][0], pairs[0][1].id)
+            offers[0].session.end(
+                EdgelutError(f"the coordinator failed on a measurement ({error}); its log says where")
+            )
+            return
+        _answer(offers, outcomes)
+        self._stored([m for (_, m), outcome in zip(pairs, outcomes, strict=True) if outcome.status == "stored"])
 
-def _sessions(batch: _Batch) -> list[Session]:
-    return list({id(offer.session): offer.session for offer in batch.offers}.values())
 
-
-def _answer(batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+def _answer(offers: Sequence[_Offer], outcomes: Sequence[Outcome]) -> None:
     """One acknowledgement per session for all that is durable now, and a refusal for each that never will be."""
     durable: dict[int, tuple[Session, list[str]]] = {}
-    for offer, outcome in zip(batch.offers, outcomes, strict=True):
+    for offer, outcome in zip(offers, outcomes, strict=True):
         if outcome.status == "refused":
             log.warning("%s: measurement %s refused: %s", offer.session.name, outcome.id, outcome.message)
             refuse = agent_pb2.Refuse(measurement_id=outcome.id, code=outcome.code, message=outcome.message)

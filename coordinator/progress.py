@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from coordinator.schedule import Evidence, TaskView, eta_s
+from coordinator.schedule import Tally, TaskView, eta_s
+from lut_store.store import RunRecord, Store
 from protos.types import ENDED_STATES, DeviceActivity, OperatorProgress, Run, RunSpec
 
 
@@ -30,28 +31,28 @@ class _Span(Protocol):
     def ended_ns(self) -> int: ...
 
 
-def counted(evidence: Evidence, latency: _Span | None, windows: Sequence[_Span], *, flagged: bool) -> Evidence:
-    """`evidence` with one more measurement: a latency round, or the windows of a power trace.
+def counted(tally: Tally, latency: _Span | None, windows: Sequence[_Span], *, flagged: bool) -> Tally:
+    """`tally` with one more measurement: a latency round, or the windows of a power trace.
 
     Device time counts whether or not the round is flagged.
     """
     if latency is not None:
         return replace(
-            evidence,
-            rounds=evidence.rounds + (not flagged),
-            rounds_flagged=evidence.rounds_flagged + flagged,
-            latency_device_s=evidence.latency_device_s + (latency.ended_ns - latency.started_ns) * 1e-9,
+            tally,
+            rounds=tally.rounds + (not flagged),
+            rounds_flagged=tally.rounds_flagged + flagged,
+            latency_device_s=tally.latency_device_s + (latency.ended_ns - latency.started_ns) * 1e-9,
         )
     if windows:
         taken_s = (max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)) * 1e-9
-        return replace(evidence, energy_device_s=evidence.energy_device_s + taken_s)
-    return evidence
+        return replace(tally, energy_device_s=tally.energy_device_s + taken_s)
+    return tally
 
 
-def looked(evidence: Evidence, look: LookResult, rounds: int) -> Evidence:
-    """`evidence` after a look at its first `rounds` clean rounds."""
+def looked(tally: Tally, look: LookResult, rounds: int) -> Tally:
+    """`tally` after a look at its first `rounds` clean rounds."""
     widths = tuple(float(width) if math.isfinite(width) else None for width in look.rel_halfwidth)
-    return replace(evidence, looked_rounds=rounds, rel_halfwidths=widths)
+    return replace(tally, looked_rounds=rounds, rel_halfwidths=widths)
 
 
 @dataclass
@@ -77,7 +78,7 @@ class ActiveRun:
     created_wall_s: float
     reason: str = ""
     tasks: dict[str, TaskView] = field(default_factory=dict)
-    evidence: Evidence = field(default_factory=Evidence)
+    tally: Tally = field(default_factory=Tally)
     item_n: tuple[int, ...] = ()
     emulation: str | None = None  # of the boards that have worked for it
     left_out: str = ""  # a sentence about boards that may not take part
@@ -98,12 +99,12 @@ class ActiveRun:
 
     @property
     def _device_s(self) -> float:
-        return self.evidence.latency_device_s + self.evidence.energy_device_s
+        return self.tally.latency_device_s + self.tally.energy_device_s
 
     def view(self, devices: tuple[DeviceActivity, ...], now_s: float) -> Run:
         """The run with its progress; `devices` are those that hold its leases."""
         rate = self.rate.per_s(self._device_s, now_s, len(devices))
-        widths = self.evidence.rel_halfwidths
+        widths = self.tally.rel_halfwidths
         operators = tuple(
             OperatorProgress(item, n, widths[item] if item < len(widths) else None)
             for item, n in enumerate(self.item_n)
@@ -115,15 +116,38 @@ class ActiveRun:
             reason="; ".join(note for note in notes if note),
             spec=self.spec,
             created_wall_s=self.created_wall_s,
-            latency_device_s=self.evidence.latency_device_s,
-            energy_device_s=self.evidence.energy_device_s,
-            rounds=self.evidence.rounds,
-            rounds_flagged=self.evidence.rounds_flagged,
-            rel_halfwidth=self.evidence.worst_rel_halfwidth,
-            eta_s=eta_s(self.spec, self.state, self.evidence, rate),
+            latency_device_s=self.tally.latency_device_s,
+            energy_device_s=self.tally.energy_device_s,
+            rounds=self.tally.rounds,
+            rounds_flagged=self.tally.rounds_flagged,
+            rel_halfwidth=self.tally.worst_rel_halfwidth,
+            eta_s=eta_s(self.spec, self.state, self.tally, rate),
             operators=operators,
             devices=devices,
             lut_digest=self.lut_digest,
             lut_reference=self.lut_reference,
             report=self.report,
         )
+
+
+def restored(store: Store, record: RunRecord) -> ActiveRun:
+    """The run as the store has it: what it needs to go on after a restart, or to be shown after its end."""
+    run = ActiveRun(record.run_id, record.spec, record.state, record.created_wall_s, record.reason)
+    run.lut_digest, run.lut_reference = record.lut_digest, record.lut_reference
+    run.tasks = tasks_of(store, run.run_id)
+    for kind in ("latency", "power"):
+        for stored in store.measurements(run.run_id, kind):
+            own = stored.measurement
+            windows = own.power.windows if own.power is not None else ()
+            run.tally = counted(run.tally, own.latency, windows, flagged=bool(own.flags))
+    emulation = {device.name: device.emulation for device in store.devices()}
+    worked = sorted(task.device for task in run.tasks.values() if task.device in emulation)
+    run.emulation = emulation[worked[0]] if worked else None
+    return run
+
+
+def tasks_of(store: Store, run_id: str) -> dict[str, TaskView]:
+    return {
+        task.task_id: TaskView(task.task_id, task.kind, task.state, task.device, task.attempts, task.reason, task.fence)
+        for task in store.tasks(run_id)
+    }

@@ -8,8 +8,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from coordinator.background import in_daemon_thread
-from coordinator.dispatch import Dispatcher, gathered
-from coordinator.progress import ActiveRun
+from coordinator.dispatch import Dispatcher
+from coordinator.progress import ActiveRun, restored
 from coordinator.schedule import matches, nearest
 from coordinator.sessions import check_name
 from lut_store.store import RunRecord
@@ -81,9 +81,7 @@ class Runs:
 
     def _summary(self, record: RunRecord) -> Run:
         """An ended run, counted from its evidence."""
-        run = ActiveRun(record.run_id, record.spec, record.state, record.created_wall_s, record.reason)
-        run.lut_digest, run.lut_reference = record.lut_digest, record.lut_reference
-        run.evidence = gathered(self._store, record.run_id)
+        run = restored(self._store, record)
         if record.state == "done" and record.spec.purpose == "validate":
             run.report = self._dispatcher.methods.report(self._store, record.run_id)
         return run.view((), 0.0)

@@ -47,7 +47,7 @@ class TaskView:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Tally:
     """What is stored for a run. Device times in seconds include flagged rounds, because the board spent them."""
 
     rounds: int = 0
@@ -121,9 +121,7 @@ def choose_boards(device: str, boards: Iterable[Board], emulation: str | None) -
     return tuple(chosen), note
 
 
-def next_move(
-    spec: RunSpec, state: str, tasks: Sequence[TaskView], evidence: Evidence, boards: Sequence[Board]
-) -> Move:
+def next_move(spec: RunSpec, state: str, tasks: Sequence[TaskView], tally: Tally, boards: Sequence[Board]) -> Move:
     """What the run needs now. `boards` are those of `choose_boards`."""
     if state in ENDED_STATES:
         return Wait("")
@@ -134,27 +132,27 @@ def next_move(
         return Enter("failed", f"a {kind} task failed {worst.attempts} times: {worst.reason}")
     if state == "queued":
         started = any(task.state != "pending" for task in tasks)
-        return Enter("latency") if started else _latency_move(spec, tasks, evidence, boards)
+        return Enter("latency") if started else _latency_move(spec, tasks, tally, boards)
     if state == "latency":
-        return _latency_move(spec, tasks, evidence, boards)
+        return _latency_move(spec, tasks, tally, boards)
     if state == "energy":
         return _energy_move(spec, tasks, boards)
     return Wait("the LUT is being built")
 
 
-def _latency_move(spec: RunSpec, tasks: Sequence[TaskView], evidence: Evidence, boards: Sequence[Board]) -> Move:
+def _latency_move(spec: RunSpec, tasks: Sequence[TaskView], tally: Tally, boards: Sequence[Board]) -> Move:
     latency = [task for task in tasks if task.kind == "latency"]
     done = sum(task.state == "done" for task in latency)
     leased = sum(task.state == "leased" for task in latency)
     # What a task costs; too low while those under way have stored nothing, which errs on more work.
-    task_s = evidence.latency_device_s / (done + leased) if done else 0.0
-    left_s = spec.plan.latency_budget_s - evidence.latency_device_s
+    task_s = tally.latency_device_s / (done + leased) if done else 0.0
+    left_s = spec.plan.latency_budget_s - tally.latency_device_s
     # Less than half a task is left: one more would go further beyond the budget than stopping stays below it.
     spent = left_s <= 0 or left_s < task_s / 2
-    grown = evidence.rounds >= max(1.0, LOOK_GROWTH * evidence.looked_rounds)
-    if spec.items and ((done and grown) or (spent and evidence.rounds > evidence.looked_rounds)):
+    grown = tally.rounds >= max(1.0, LOOK_GROWTH * tally.looked_rounds)
+    if spec.items and ((done and grown) or (spent and tally.rounds > tally.looked_rounds)):
         return Look()
-    if spent or _tight(spec, evidence):
+    if spent or _tight(spec, tally):
         return _after_latency(spec, leased, boards)
     room = _UNLIMITED if task_s == 0 else round(left_s / task_s) - leased
     if room <= 0 and leased:
@@ -162,9 +160,12 @@ def _latency_move(spec: RunSpec, tasks: Sequence[TaskView], evidence: Evidence, 
     return Work("latency", max(1, room), _waits_for(spec, boards))
 
 
-def _tight(spec: RunSpec, evidence: Evidence) -> bool:
-    worst = evidence.worst_rel_halfwidth
-    return worst is not None and worst <= spec.plan.target_rel_halfwidth
+def _tight(spec: RunSpec, tally: Tally) -> bool:
+    """Every interval is narrow enough, and more rounds are clean than flagged: else the look had to use the flagged
+    ones.
+    """
+    worst = tally.worst_rel_halfwidth
+    return worst is not None and worst <= spec.plan.target_rel_halfwidth and tally.rounds >= tally.rounds_flagged
 
 
 def _after_latency(spec: RunSpec, leased: int, boards: Sequence[Board]) -> Move:
@@ -262,7 +263,7 @@ def task_seed(spec: RunSpec, kind: str, index: int) -> int:
     return int(digest_of([spec.seed, kind, index])[:13], 16)
 
 
-def eta_s(spec: RunSpec, state: str, evidence: Evidence, device_s_per_s: float) -> float | None:
+def eta_s(spec: RunSpec, state: str, tally: Tally, device_s_per_s: float) -> float | None:
     """Wall seconds until the measuring is over, or None when nothing is known yet.
 
     A half-width falls with the square root of the rounds, so that a look at the widest one says how many more are
@@ -270,14 +271,14 @@ def eta_s(spec: RunSpec, state: str, evidence: Evidence, device_s_per_s: float) 
     """
     if device_s_per_s <= 0 or state in ENDED_STATES:
         return None
-    left_s = max(0.0, spec.plan.energy_budget_s - evidence.energy_device_s) if energy_segments(spec) else 0.0
+    left_s = max(0.0, spec.plan.energy_budget_s - tally.energy_device_s) if energy_segments(spec) else 0.0
     if state in ("queued", "latency"):
-        budget_s = max(0.0, spec.plan.latency_budget_s - evidence.latency_device_s)
-        worst = evidence.worst_rel_halfwidth
-        if worst is not None and evidence.rounds and spec.plan.target_rel_halfwidth > 0:
-            needed = evidence.looked_rounds * (worst / spec.plan.target_rel_halfwidth) ** 2
-            round_s = evidence.latency_device_s / (evidence.rounds + evidence.rounds_flagged)
-            budget_s = min(budget_s, max(0.0, needed - evidence.rounds) * round_s)
+        budget_s = max(0.0, spec.plan.latency_budget_s - tally.latency_device_s)
+        worst = tally.worst_rel_halfwidth
+        if worst is not None and tally.rounds and spec.plan.target_rel_halfwidth > 0:
+            needed = tally.looked_rounds * (worst / spec.plan.target_rel_halfwidth) ** 2
+            round_s = tally.latency_device_s / (tally.rounds + tally.rounds_flagged)
+            budget_s = min(budget_s, max(0.0, needed - tally.rounds) * round_s)
         left_s += budget_s
     elif state == "building":
         left_s = 0.0

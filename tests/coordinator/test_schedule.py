@@ -16,9 +16,9 @@ from coordinator.schedule import (
     Board,
     Demand,
     Enter,
-    Evidence,
     Look,
     Move,
+    Tally,
     TaskView,
     Wait,
     Work,
@@ -39,8 +39,8 @@ PLAN = MeasurementPlan(rounds_per_task=5, target_rel_halfwidth=0.01, latency_bud
 SPEC = RunSpec("rpi3b", SPACE, items_of(SPACE), (), PLAN)
 BOARD = Board("pi-01", "rpi3b", "none", free=True)
 METERED = replace(BOARD, has_meter=True)
-TIGHT = Evidence(rounds=10, latency_device_s=40, looked_rounds=10, rel_halfwidths=(0.004, 0.009))
-WIDE = Evidence(rounds=10, latency_device_s=40, looked_rounds=10, rel_halfwidths=(0.004, 0.02))
+TIGHT = Tally(rounds=10, latency_device_s=40, looked_rounds=10, rel_halfwidths=(0.004, 0.009))
+WIDE = Tally(rounds=10, latency_device_s=40, looked_rounds=10, rel_halfwidths=(0.004, 0.02))
 
 
 def with_energy(budget_s: float = 500.0, segment_s: float = 200.0) -> RunSpec:
@@ -55,22 +55,22 @@ def task(number: int = 0, kind: str = "latency", state: str = "done", attempts: 
 
 
 def test_a_queued_run_wants_work_and_says_what_it_waits_for() -> None:
-    assert isinstance(next_move(SPEC, "queued", (), Evidence(), (BOARD,)), Work)
-    move = next_move(SPEC, "queued", (), Evidence(), ())
+    assert isinstance(next_move(SPEC, "queued", (), Tally(), (BOARD,)), Work)
+    move = next_move(SPEC, "queued", (), Tally(), ())
     assert isinstance(move, Work)
     assert move.waits_for == "waits for rpi3b: none is connected"
     busy = (replace(BOARD, free=False), replace(BOARD, name="pi-02", broken="no meter"))
-    move = next_move(SPEC, "queued", (), Evidence(), busy)
+    move = next_move(SPEC, "queued", (), Tally(), busy)
     assert isinstance(move, Work)
     assert move.waits_for == "waits for rpi3b: 1 busy, broken is pi-02 (no meter)"
 
 
 def test_a_queued_run_that_has_begun_is_in_its_latency_phase() -> None:
-    assert next_move(SPEC, "queued", (task(state="leased"),), Evidence(), (BOARD,)) == Enter("latency")
+    assert next_move(SPEC, "queued", (task(state="leased"),), Tally(), (BOARD,)) == Enter("latency")
 
 
 def test_the_evidence_is_looked_at_after_a_task_and_again_when_it_has_grown() -> None:
-    fresh = Evidence(rounds=5, latency_device_s=20)
+    fresh = Tally(rounds=5, latency_device_s=20)
     assert next_move(SPEC, "latency", (task(state="leased"),), fresh, (BOARD,)) != Look()
     assert next_move(SPEC, "latency", (task(),), fresh, (BOARD,)) == Look()
     looked = replace(WIDE, rounds=12)
@@ -83,6 +83,13 @@ def test_latency_ends_when_every_interval_is_tight_enough() -> None:
     assert next_move(SPEC, "latency", (task(),), TIGHT, (BOARD,)) == Enter("building")
     unknown = replace(TIGHT, rel_halfwidths=(0.004, None))
     assert isinstance(next_move(SPEC, "latency", (task(),), unknown, (BOARD,)), Work)
+
+
+def test_flagged_rounds_are_repeated_while_there_is_time() -> None:
+    disturbed = replace(TIGHT, rounds_flagged=11)
+    assert isinstance(next_move(SPEC, "latency", (task(),), disturbed, (BOARD,)), Work)
+    spent = replace(disturbed, latency_device_s=100.0)
+    assert next_move(SPEC, "latency", (task(),), spent, (BOARD,)) == Enter("building")
 
 
 def test_latency_ends_when_its_device_time_is_spent_and_the_last_rounds_have_been_looked_at() -> None:
@@ -99,8 +106,8 @@ def test_no_further_task_begins_when_less_than_half_of_one_fits_the_budget() -> 
 
 def test_tasks_under_way_count_against_the_budget() -> None:
     tasks = [task(0), task(1), task(2, state="leased"), task(3, state="leased")]
-    evidence = replace(WIDE, latency_device_s=80.0)  # 20 s a task so far, two are under way, 20 s are left
-    assert isinstance(next_move(SPEC, "latency", tasks, evidence, (BOARD,)), Wait)
+    tally = replace(WIDE, latency_device_s=80.0)  # 20 s a task so far, two are under way, 20 s are left
+    assert isinstance(next_move(SPEC, "latency", tasks, tally, (BOARD,)), Wait)
 
 
 def test_building_waits_for_latency_tasks_under_way() -> None:
@@ -138,8 +145,8 @@ def test_energy_ends_when_every_segment_is_done_and_nothing_is_under_way() -> No
 @pytest.mark.parametrize("state", ["queued", "latency"])
 def test_a_task_that_keeps_failing_fails_the_run_with_its_reason(state: str) -> None:
     again = task(state="pending", attempts=MAX_RETRIES)
-    assert isinstance(next_move(SPEC, state, (again,), Evidence(), (BOARD,)), Work)
-    move = next_move(SPEC, state, (task(state="pending", attempts=MAX_RETRIES + 1),), Evidence(), (BOARD,))
+    assert isinstance(next_move(SPEC, state, (again,), Tally(), (BOARD,)), Work)
+    move = next_move(SPEC, state, (task(state="pending", attempts=MAX_RETRIES + 1),), Tally(), (BOARD,))
     assert move == Enter("failed", "a latency task failed 4 times: the worker died")
 
 
@@ -150,10 +157,8 @@ def test_a_failing_latency_task_that_is_needed_no_more_fails_nothing() -> None:
 
 def test_a_validation_run_measures_until_its_time_is_spent() -> None:
     spec = replace(SPEC, items=(), purpose="validate", lut_digest="0" * 64)
-    assert isinstance(next_move(spec, "latency", (task(),), Evidence(rounds=5, latency_device_s=40), (BOARD,)), Work)
-    assert next_move(spec, "latency", (task(),), Evidence(rounds=9, latency_device_s=100), (BOARD,)) == Enter(
-        "building"
-    )
+    assert isinstance(next_move(spec, "latency", (task(),), Tally(rounds=5, latency_device_s=40), (BOARD,)), Work)
+    assert next_move(spec, "latency", (task(),), Tally(rounds=9, latency_device_s=100), (BOARD,)) == Enter("building")
 
 
 TASKS = st.lists(
@@ -183,21 +188,21 @@ BOARDS = st.lists(
     unique_by=lambda board: board.name,
 )
 WIDTHS = st.lists(st.none() | st.floats(0, 2), max_size=3).map(tuple)
-EVIDENCE = st.builds(
-    Evidence, st.integers(0, 40), st.integers(0, 9), st.floats(0, 200), st.floats(0, 900), st.integers(0, 40), WIDTHS
+TALLIES = st.builds(
+    Tally, st.integers(0, 40), st.integers(0, 9), st.floats(0, 200), st.floats(0, 900), st.integers(0, 40), WIDTHS
 )
 SPECS = st.sampled_from((SPEC, with_energy(), replace(with_energy(), meter="emulated"), replace(SPEC, items=())))
 
 
-@given(SPECS, st.sampled_from(RUN_STATES), TASKS, EVIDENCE, BOARDS, st.randoms())
-def test_a_move_does_not_depend_on_the_order_of_anything(spec, state, tasks, evidence, boards, random) -> None:  # type: ignore[no-untyped-def]
+@given(SPECS, st.sampled_from(RUN_STATES), TASKS, TALLIES, BOARDS, st.randoms())
+def test_a_move_does_not_depend_on_the_order_of_anything(spec, state, tasks, tally, boards, random) -> None:  # type: ignore[no-untyped-def]
     chosen, note = choose_boards("rpi3b", boards, None)
-    move = next_move(spec, state, tasks, evidence, chosen)
+    move = next_move(spec, state, tasks, tally, chosen)
     random.shuffle(tasks)
     random.shuffle(boards)
     again, same_note = choose_boards("rpi3b", boards, None)
     assert (again, same_note) == (chosen, note)
-    assert next_move(spec, state, tasks, evidence, again) == move
+    assert next_move(spec, state, tasks, tally, again) == move
     if isinstance(move, Enter):
         assert RUN_STATES.index(move.state) > RUN_STATES.index(state)
     if isinstance(move, Work):
@@ -219,16 +224,16 @@ def test_every_run_ends_within_its_budget_whatever_happens(
     spec = with_energy() if energy else SPEC
     fleet = tuple(replace(METERED, name=f"pi-{n}") for n in range(boards))
     tasks: dict[str, TaskView] = {}
-    evidence, state, fate = Evidence(), "queued", itertools.cycle(fates)
+    tally, state, fate = Tally(), "queued", itertools.cycle(fates)
     for _ in range(400):
-        move: Move = next_move(spec, state, list(tasks.values()), evidence, fleet)
+        move: Move = next_move(spec, state, list(tasks.values()), tally, fleet)
         if isinstance(move, Enter):
             state = move.state
             if state in ("building", "failed"):
                 break
         elif isinstance(move, Look):
-            width = 0.5 * shrink**evidence.rounds
-            evidence = replace(evidence, looked_rounds=evidence.rounds, rel_halfwidths=(width,))
+            width = 0.5 * shrink**tally.rounds
+            tally = replace(tally, looked_rounds=tally.rounds, rel_halfwidths=(width,))
         elif isinstance(move, Work) and sum(t.state == "leased" for t in tasks.values()) < boards:
             pending = [t for t in tasks.values() if t.kind == move.kind and t.state == "pending"]
             chosen = pending[0] if pending else TaskView(f"t{len(tasks):03}", move.kind, "pending")
@@ -238,16 +243,16 @@ def test_every_run_ends_within_its_budget_whatever_happens(
             if next(fate) == "done":
                 tasks[leased.task_id] = replace(leased, state="done")
                 if leased.kind == "latency":
-                    spent_s = evidence.latency_device_s + task_s
-                    evidence = replace(evidence, rounds=evidence.rounds + 5, latency_device_s=spent_s)
+                    spent_s = tally.latency_device_s + task_s
+                    tally = replace(tally, rounds=tally.rounds + 5, latency_device_s=spent_s)
             else:
                 tasks[leased.task_id] = replace(leased, state="pending", attempts=leased.attempts + 1)
     assert state in ("building", "failed")
     if state == "building":
-        assert evidence.rounds > 0
+        assert tally.rounds > 0
         assert sum(t.kind == "energy" and t.state == "done" for t in tasks.values()) == energy_segments(spec)
         # Each board may be in the middle of one task when the budget is reached.
-        assert evidence.latency_device_s <= PLAN.latency_budget_s + task_s * (boards + 0.5)
+        assert tally.latency_device_s <= PLAN.latency_budget_s + task_s * (boards + 0.5)
 
 
 # ---- boards and runs ----
@@ -327,7 +332,7 @@ def test_the_rest_after_a_failure_doubles() -> None:
 
 
 def test_the_time_left_follows_from_the_widest_interval() -> None:
-    half_way = Evidence(rounds=10, latency_device_s=10, looked_rounds=10, rel_halfwidths=(0.02,))
+    half_way = Tally(rounds=10, latency_device_s=10, looked_rounds=10, rel_halfwidths=(0.02,))
     assert eta_s(SPEC, "latency", half_way, 1.0) == pytest.approx(30.0)  # four times the rounds halve it
     assert eta_s(SPEC, "latency", half_way, 10.0) == pytest.approx(3.0)
     assert eta_s(SPEC, "latency", replace(half_way, rel_halfwidths=(0.5,)), 1.0) == pytest.approx(90.0)  # the budget
@@ -337,11 +342,11 @@ def test_the_time_left_follows_from_the_widest_interval() -> None:
     assert eta_s(SPEC, "latency", half_way, 0.0) is None
 
 
-@given(SPECS, st.sampled_from(RUN_STATES), EVIDENCE, st.floats(0, 100))
+@given(SPECS, st.sampled_from(RUN_STATES), TALLIES, st.floats(0, 100))
 def test_the_time_left_is_never_negative_or_unknown_to_floats(
-    spec: RunSpec, state: str, evidence: Evidence, rate: float
+    spec: RunSpec, state: str, tally: Tally, rate: float
 ) -> None:
-    left = eta_s(spec, state, evidence, rate)
+    left = eta_s(spec, state, tally, rate)
     assert left is None or (left >= 0 and not math.isnan(left))
 
 
