@@ -9,7 +9,7 @@ import pytest
 
 from lut_store.estimate.correction import counts, fit_correction, kinds_of
 from lut_store.estimate.executions import flatten, slot_items
-from lut_store.estimate.latency import device_seconds, estimate_latency, look
+from lut_store.estimate.latency import PLACEMENT_REL_SE, device_seconds, estimate_latency, look
 from lut_store.estimate.validation import errors, noise_floor
 from protos.types import LatencyRound, RunSpec
 from tests.lut_store.estimate.worlds import Machine, small_run
@@ -31,7 +31,7 @@ def test_a_quiet_machine_is_recovered_exactly(run: RunSpec) -> None:
     truth = [machine.network_s(n.choices) for n in run.networks]
     assert np.abs(relative(estimate.network_s, truth)).max() < 1e-5
     assert estimate.disturbed_share == 0
-    assert np.nanmax(estimate.item_se_s / estimate.item_s) < 1e-5
+    assert np.nanmax(estimate.item_se_s / estimate.item_s) == pytest.approx(PLACEMENT_REL_SE, rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,7 +62,7 @@ def test_the_estimate_tightens_with_more_rounds(run: RunSpec) -> None:
     machine = Machine(run, seed=5)
     rounds = [machine.round(i) for i in range(40)]
     few, many = look(run, [rounds[:5]]), look(run, [rounds])
-    assert np.nanmedian(many.rel_halfwidth) < 0.6 * np.nanmedian(few.rel_halfwidth)
+    assert np.nanmedian(many.rel_halfwidth) < 0.75 * np.nanmedian(few.rel_halfwidth)
     assert (many.n > few.n).all()
     assert many.device_s == pytest.approx(device_seconds([rounds]))
 
