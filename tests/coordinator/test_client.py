@@ -19,7 +19,7 @@ from coordinator import client as client_module
 from coordinator import embedded
 from coordinator.client import Coordinator, cache_directory
 from lut_store.store import Store
-from protos.errors import AmbiguousError, NotFoundError, UnavailableError
+from protos.errors import AmbiguousError, NotFoundError, StorageError, UnavailableError
 from protos.types import Configuration, LutQuery
 from tests.coordinator.scripted import SPACE, Agent, play, spec_of, until, url_of
 from tests.lut_store.samples import lut_of
@@ -192,7 +192,7 @@ def test_a_coordinator_that_is_named_is_used_or_missed(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_run_inside_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_inside_one_command(tmp_path: Path) -> None:
     """An agent reaches the embedded coordinator by its address; the run is measured, and fails to build for want of
     data.
     """
@@ -212,5 +212,8 @@ def test_a_run_inside_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("elsewhere")
 def test_a_database_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "edgelut.db").write_text("this is no database, but a text that somebody has put here")
-    with pytest.raises(Exception, match="no database|not a database"), embedded.connect(database_url=url_of(tmp_path)):
+    with (
+        pytest.raises(StorageError, match="this file is no database; name another one"),
+        embedded.connect(database_url=url_of(tmp_path)),
+    ):
         pass
