@@ -213,7 +213,7 @@ def test_a_run_inside_one_command(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "edgelut.db").write_text("this is no database, but a text that somebody has put here")
     with (
-        pytest.raises(StorageError, match="this file is no database; name another one"),
+        pytest.raises(StorageError, match="this file is no database"),
         embedded.connect(database_url=url_of(tmp_path)),
     ):
         pass
