@@ -30,9 +30,7 @@ def draw_front(lut: Lut, front: ParetoFront, path: Path) -> None:
     axes.scatter(latency_s, energy_j, s=4, color=FAINT, alpha=0.5, linewidths=0, label=f"{SAMPLE} random architectures")
     axes.step(front.latency_s, front.energy_j, where="post", color=FRONT, linewidth=1)
     label = f"exact front: {len(front.latency_s)} architectures"
-    axes.plot(
-        front.latency_s, front.energy_j, "o", color=FRONT, markersize=3.5, label=f"exact front: {count} architectures"
-    )
+    axes.plot(front.latency_s, front.energy_j, "o", color=FRONT, markersize=3.5, label=label)
     if energy_j.min() > 0 and front.energy_j.min() > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
