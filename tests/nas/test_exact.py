@@ -129,6 +129,12 @@ def test_ties_everywhere_do_not_explode() -> None:
     assert len(pareto(costs).latency_s) == 1
 
 
+def test_a_front_that_is_too_large_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.pareto.FRONT_MAX", 20)
+    with pytest.raises(BadInputError, match="ask for single points with `nas optimise"):
+        pareto(costs_of(0, layers=22))
+
+
 def test_what_is_infeasible_names_a_budget_that_is_not() -> None:
     costs = costs_of(3, fixed=0.25)
     with pytest.raises(InfeasibleError, match="the least possible latency is") as caught:
