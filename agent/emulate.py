@@ -21,7 +21,10 @@ from protos.errors import BadInputError, unknown
 
 METER_KIND = "um25c"
 POLL_SHARE = 1.25  # polls for each new value, as the driver does by itself
-PTY_MAX_SPEED = 20.0  # a faster board's meter would be polled more often than a serial line allows; it is in memory
+# A faster board's meter would be polled more often than a serial line allows, and every line needs descriptors and a
+# thread of this process: beyond these the meters are in memory, without a port.
+PTY_MAX_SPEED = 20.0
+PTY_MAX_BOARDS = 64
 
 
 def check(options: argparse.Namespace) -> None:
@@ -44,7 +47,8 @@ async def emulated_agent(name: str, number: int, options: argparse.Namespace, st
         meters = Meters(NONE, clock)
         if options.meter == EMULATED:
             model = MeterModel(device.supply, MeterSettings(seed=options.seed + number))
-            meters = _in_memory(model, clock) if options.speed > PTY_MAX_SPEED else _on_pty(model, clock, stack)
+            on_ports = options.speed <= PTY_MAX_SPEED and options.count <= PTY_MAX_BOARDS
+            meters = _on_pty(model, clock, stack) if on_ports else _in_memory(model, clock)
         spool = Spool(state_dir / name)
         stack.callback(spool.close)
         identity = Identity(name, options.device_type, emulated=True)

@@ -29,7 +29,8 @@ class BoardSupply:
         self._loads_w: list[float] = []
         self._free: list[float] = []  # share of the cores that is left to other processes
         self._leakages_w: list[float] = []  # at the starts
-        self._end_s = self._known_from_s = 0.0
+        self._end_s = 0.0
+        self._known_from_s = float("-inf")  # a meter begins a step before the board does
         self._end_leakage_w = leakage_w
 
     def append(self, started_s: float, ended_s: float, load_w: float, free: float, leakage_w: float) -> None:
