@@ -13,18 +13,19 @@ import grpc
 from coordinator import sessions
 from coordinator.dispatch import Dispatcher
 from coordinator.ingest import Ingest
+from coordinator.received import Received, receive
 from coordinator.sessions import OWN_VERSION, read_hello
-from protos import agent_pb2, agent_pb2_grpc
+from protos import agent_pb2
 from protos.errors import BadInputError, EdgelutError, StorageError, UnavailableError, status_of
 
 log = logging.getLogger(__name__)
 
 HELLO_WITHIN_S = 30.0
 
-Stream = grpc.aio.ServicerContext[agent_pb2.AgentMessage, agent_pb2.CoordinatorMessage]
+Stream = grpc.aio.ServicerContext[Received, agent_pb2.CoordinatorMessage]
 
 
-class AgentService(agent_pb2_grpc.AgentServiceServicer):
+class AgentService:
     """The sessions of all agents.
 
     What changes a run is shielded: a stream that breaks in the middle of it must not leave the memory behind the
@@ -36,9 +37,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._fleet = dispatcher.fleet
         self._ingest = ingest
 
-    async def Session(  # type: ignore[override]  # noqa: N802 (grpc.aio takes a coroutine that writes, its stubs do not)
-        self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: Stream
-    ) -> None:
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Like the generated function, but this service sees the bytes of the messages too."""
+        method = grpc.stream_stream_rpc_method_handler(
+            self.session, receive, agent_pb2.CoordinatorMessage.SerializeToString
+        )
+        name = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Session": method}),))
+
+    async def session(self, request_iterator: AsyncIterator[Received], context: Stream) -> None:
         """The first message is Hello; the answer is Welcome, or a status that says why not."""
         messages = aiter(request_iterator)
         try:
@@ -60,29 +67,29 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         if session.error is not None:
             await context.abort(status_of(session.error), str(session.error))
 
-    async def _first(self, messages: AsyncIterator[agent_pb2.AgentMessage]) -> agent_pb2.Hello:
+    async def _first(self, messages: AsyncIterator[Received]) -> agent_pb2.Hello:
         try:
             async with asyncio.timeout(HELLO_WITHIN_S):
-                message = await anext(messages, None)
+                first = await anext(messages, None)
         except TimeoutError:
             raise UnavailableError(f"no Hello within {HELLO_WITHIN_S:g} s") from None
-        if message is None or message.WhichOneof("body") != "hello":
+        if first is None or first.message.WhichOneof("body") != "hello":
             raise BadInputError("the first message of a session must be Hello")
-        return message.hello
+        return first.message.hello
 
     async def _read(
         self,
         session: sessions.Session,
-        messages: AsyncIterator[agent_pb2.AgentMessage],
+        messages: AsyncIterator[Received],
         held: tuple[tuple[str, int], ...],
     ) -> None:
         """Take messages until the agent closes the stream or the session ends; then end the session."""
         error: EdgelutError | None = None
         try:
             await asyncio.shield(self._begin(session, held))
-            async for message in messages:
+            async for received in messages:
                 session.heard_s = self._fleet.clock()
-                await self._take(session, message)
+                await self._take(session, received)
                 session.heard_s = self._fleet.clock()  # what it waited for the coordinator was not its silence
         except EdgelutError as problem:
             error = problem
@@ -96,10 +103,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         await self._known(session, "idle")
         await self._dispatcher.connected(session, held)
 
-    async def _take(self, session: sessions.Session, message: agent_pb2.AgentMessage) -> None:
+    async def _take(self, session: sessions.Session, received: Received) -> None:
+        message = received.message
         body = message.WhichOneof("body")
         if body == "measurement":
-            await self._ingest.offer(session, message.measurement)
+            await self._ingest.offer(session, received.measurement())
         elif body == "status":
             await self._take_status(session, message.status)
         elif body == "task_ended":

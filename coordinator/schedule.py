@@ -150,11 +150,12 @@ def _latency_move(spec: RunSpec, tasks: Sequence[TaskView], tally: Tally, boards
     # Less than half a task is left: one more would go further beyond the budget than stopping stays below it.
     spent = left_s <= 0 or left_s < task_s / 2
     grown = tally.rounds >= max(1.0, LOOK_GROWTH * tally.looked_rounds)
-    if spec.items and ((done and grown) or (spent and tally.rounds > tally.looked_rounds)):
+    at_the_end = spent and not leased and tally.rounds > tally.looked_rounds
+    if spec.items and ((done and grown) or at_the_end):
         return Look()
     if spent or _tight(spec, tally):
         return _after_latency(spec, leased, boards)
-    room = _UNLIMITED if task_s == 0 else round(left_s / task_s) - leased
+    room = _UNLIMITED if task_s == 0 else round(min(left_s / task_s, _UNLIMITED)) - leased
     if room <= 0 and leased:
         return Wait("the tasks under way will use up the budget of device time")
     return Work("latency", max(1, room), _waits_for(spec, boards))
@@ -276,7 +277,7 @@ def eta_s(spec: RunSpec, state: str, tally: Tally, device_s_per_s: float) -> flo
         budget_s = max(0.0, spec.plan.latency_budget_s - tally.latency_device_s)
         worst = tally.worst_rel_halfwidth
         if worst is not None and tally.rounds and spec.plan.target_rel_halfwidth > 0:
-            needed = tally.looked_rounds * (worst / spec.plan.target_rel_halfwidth) ** 2
+            needed = tally.looked_rounds * min(worst / spec.plan.target_rel_halfwidth, _UNLIMITED) ** 2
             round_s = tally.latency_device_s / (tally.rounds + tally.rounds_flagged)
             budget_s = min(budget_s, max(0.0, needed - tally.rounds) * round_s)
         left_s += budget_s

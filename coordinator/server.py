@@ -27,7 +27,7 @@ from coordinator.operators import LutService, RunService
 from coordinator.runs import Runs
 from coordinator.sessions import Fleet
 from lut_store.store import Store
-from protos import agent_pb2, agent_pb2_grpc, lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
+from protos import agent_pb2, lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
 from protos.errors import BadInputError, ConflictError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Coordinator:
     async def start(self, listen: str, *, adopt: bool) -> None:
         """Serve on `listen`. Raises BadInputError or ConflictError when that cannot be."""
         address = loopback_address(listen)
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(self._dispatcher, self._ingest), self._server)
+        AgentService(self._dispatcher, self._ingest).add_to(self._server)
         run_pb2_grpc.add_RunServiceServicer_to_server(RunService(self._runs, self._dispatcher), self._server)
         lut_pb2_grpc.add_LutServiceServicer_to_server(LutService(self._store), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

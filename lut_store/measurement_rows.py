@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from lut_store.database import insert
 from lut_store.evidence import MAX_ID_LENGTH, EvidenceCheck
-from lut_store.records import Outcome, StoredMeasurement
+from lut_store.records import Encoded, Outcome, StoredMeasurement
 from lut_store.schema import measurements, tasks
 from protos import common_pb2
 from protos.convert import from_message, to_message
@@ -25,7 +25,7 @@ from protos.types import Measurement
 if TYPE_CHECKING:
     from lut_store.database import AnyRow
 
-Offered = Measurement | common_pb2.Measurement | bytes
+Offered = Measurement | common_pb2.Measurement | bytes | Encoded
 
 # Meter samples shrink to a third; the times of latency rounds are noise and do not (4806 bytes became 4281).
 COMPRESSED_KINDS = ("power",)
@@ -71,7 +71,9 @@ class _Opened(NamedTuple):
 
 def _open(device: str, offered: Offered) -> _Opened | None:
     """None when the bytes are not a measurement."""
-    if isinstance(offered, bytes):
+    if isinstance(offered, Encoded):
+        message, body = offered
+    elif isinstance(offered, bytes):
         body = offered
         try:
             message = common_pb2.Measurement.FromString(body)

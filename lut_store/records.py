@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from protos import common_pb2
 from protos.types import Measurement, RunSpec
 
 TASK_STATES = ("pending", "leased", "done")
@@ -42,6 +44,15 @@ class Outcome:
     status: str  # "stored" | "duplicate" | "refused"
     code: str = ""
     message: str = ""
+
+
+class Encoded(NamedTuple):
+    """A measurement as a message, and the bytes that it was read from: making them anew would cost as much as
+    reading.
+    """
+
+    message: common_pb2.Measurement
+    body: bytes
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class Store:
     # ---- measurements ----
 
     def add_measurements(self, device: str, measurements: Sequence[Offered]) -> list[Outcome]:
-        """Store what `device` offers: values of protos.types, messages, or the bytes of messages. See add_batch."""
+        """Store what `device` offers: values of protos.types, messages, their bytes, or both. See add_batch."""
         return self.add_batch([(device, measurement) for measurement in measurements])
 
     def add_batch(self, offers: Sequence[tuple[str, Offered]]) -> list[Outcome]:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from coordinator import ingest
 from coordinator.ingest import Ingest
+from coordinator.received import receive
 from coordinator.sessions import Session
-from lut_store.records import Outcome
+from lut_store.records import Encoded, Outcome
 from protos import agent_pb2, common_pb2
 from protos.convert import to_message
 from protos.errors import StorageError
@@ -139,6 +140,22 @@ def test_whatever_is_sent_a_session_ends_in_words_and_the_others_go_on(tmp_path:
     play(scene())
 
 
+@given(st.binary(max_size=200), st.binary(max_size=6))
+def test_the_bytes_of_a_measurement_are_those_that_were_sent(ids: bytes, more: bytes) -> None:
+    message = message_of(measurement_of("task", ROUND, name="m" + ids.hex()[:63]))
+    raw = agent_pb2.AgentMessage(measurement=message).SerializeToString()
+    encoded = receive(raw).measurement()
+    assert encoded.body == message.SerializeToString()
+    assert encoded.message == message
+    try:
+        received = receive(raw + more)  # whatever stands after it, message and bytes belong together
+    except DecodeError:
+        return
+    if received.message.WhichOneof("body") == "measurement":
+        encoded = received.measurement()
+        assert common_pb2.Measurement.FromString(encoded.body) == encoded.message
+
+
 # ---- the queue alone ----
 
 
@@ -151,20 +168,21 @@ class Disk:
         self.full = False
         self.batches: list[list[str]] = []
 
-    def write(self, pairs: Sequence[tuple[str, common_pb2.Measurement]]) -> list[Outcome]:
+    def write(self, pairs: Sequence[tuple[str, Encoded]]) -> list[Outcome]:
         self.gate.wait(60)
         if self.full:
             raise StorageError("the disk is full")
-        self.batches.append([message.id for _, message in pairs])
-        return [Outcome(message.id, "stored") for _, message in pairs]
+        self.batches.append([offer.message.id for _, offer in pairs])
+        return [Outcome(offer.message.id, "stored") for _, offer in pairs]
 
 
 def ignore(_: object) -> None:
     """Nobody counts the evidence."""
 
 
-def offers(count: int) -> list[common_pb2.Measurement]:
-    return [message_of(measurement_of("task", ROUND, name=f"m{n}")) for n in range(count)]
+def offers(count: int) -> list[Encoded]:
+    messages = [message_of(measurement_of("task", ROUND, name=f"m{n}")) for n in range(count)]
+    return [Encoded(message, message.SerializeToString()) for message in messages]
 
 
 def acknowledged(session: Session) -> list[str]:
@@ -276,8 +294,8 @@ def test_one_measurement_that_makes_the_store_fail_harms_its_session_alone() -> 
     async def scene() -> None:
         disk = Disk()
 
-        def write(pairs: Sequence[tuple[str, common_pb2.Measurement]]) -> list[Outcome]:
-            if any(message.id == "m1" for _, message in pairs):
+        def write(pairs: Sequence[tuple[str, Encoded]]) -> list[Outcome]:
+            if any(offer.message.id == "m1" for _, offer in pairs):
                 raise OverflowError("int too large")
             return disk.write(pairs)
 

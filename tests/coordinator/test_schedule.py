@@ -96,6 +96,8 @@ def test_latency_ends_when_its_device_time_is_spent_and_the_last_rounds_have_bee
     spent = replace(WIDE, rounds=11, latency_device_s=100.0)
     assert next_move(SPEC, "latency", (task(),), spent, (BOARD,)) == Look()
     assert next_move(SPEC, "latency", (task(),), replace(spent, looked_rounds=11), (BOARD,)) == Enter("building")
+    # While a task is under way, every round would otherwise be looked at.
+    assert isinstance(next_move(SPEC, "latency", (task(), task(1, state="leased")), spent, (BOARD,)), Wait)
 
 
 def test_no_further_task_begins_when_less_than_half_of_one_fits_the_budget() -> None:
