@@ -162,8 +162,9 @@ def _panel(axes: Axes, bar: Axes, lut: Lut, name: str, metric: Metric, labels: S
         spine.set_visible(False)
     axes.set_title(f"{TITLES[name]}, {scale.unit} per inference", fontsize=10, color=INK, loc="left", pad=8)
     if lut.fixed_included:
-        ends = scale.text(float(metric.fixed_value.sum()))
-        axes.set_xlabel(f"stem and head, in every network: {ends} {scale.unit}", fontsize=8.5, color=INK, labelpad=5)
+        total = float(metric.fixed_value.sum())
+        ends = "no number" if np.isnan(total) else f"{scale.text(total)} {scale.unit}"
+        axes.set_xlabel(f"stem and head, in every network: {ends}", fontsize=8.5, color=INK, labelpad=5)
     axes.figure.colorbar(image, cax=bar).outline.set_visible(False)
     bar.tick_params(labelsize=7.5, colors=INK, length=2)
 

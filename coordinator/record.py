@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lut_store.lut import METRICS, Lut
+from lut_store.lut import METRICS, Lut, MissingCellError
 from lut_store.metric import Metric
 
 
@@ -80,25 +80,31 @@ def metric_record(lut: Lut, metric: str) -> MetricRecord | None:
     )
 
 
+def alone(lut: Lut, metric: str) -> Lut:
+    """The LUT with "latency" or "energy" only, so that a hole in the other one is no obstacle to a prediction."""
+    return replace(lut, energy=None) if metric == "latency" else replace(lut, latency=None)
+
+
 def _points(lut: Lut, metric: str, networks: Sequence[Mapping[str, Any]]) -> tuple[NetworkPoint, ...]:
-    """The networks that have both a measured and a predicted number, with the LUT's own intervals."""
-    networks = [network for network in networks if network.get("measured") is not None]
-    if not networks:
-        return ()
-    choices = np.array([network["choices"] for network in networks])
-    column = METRICS.index(metric)
-    predicted = lut.predict(choices)[:, column]
-    bounds = lut.predict_interval(choices)[:, column]  # (N, 2)
-    return tuple(
-        NetworkPoint(
-            float(network["measured"]),
-            network.get("measured_se"),
-            network.get("predicted_uncorrected"),
-            float(predicted[row]),
-            *(float(bound) if math.isfinite(bound) else None for bound in bounds[row]),
-        )
-        for row, network in enumerate(networks)
-    )
+    """The networks that have both a measured and a predicted number, with the LUT's own intervals.
+
+    A network that needs a cell without a number is left out: it has no prediction.
+    """
+    single, column = alone(lut, metric), METRICS.index(metric)
+    points = []
+    for network in networks:
+        measured, choices = network.get("measured"), np.array([network["choices"]])
+        try:
+            predicted = float(single.predict(choices)[0, column])
+        except MissingCellError:
+            continue
+        if measured is None:
+            continue
+        bounds = single.predict_interval(choices)[0, column]  # (2,)
+        lo, hi = (float(bound) if math.isfinite(bound) else None for bound in bounds)
+        raw = network.get("predicted_uncorrected")
+        points.append(NetworkPoint(float(measured), network.get("measured_se"), raw, predicted, lo, hi))
+    return tuple(points)
 
 
 def emulation_notice(lut: Lut) -> str:

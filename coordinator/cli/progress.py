@@ -93,7 +93,7 @@ def line(run: Run, spec: RunSpec) -> str:
     parts += [_activity(device) for device in run.devices]
     if run.eta_s is not None and run.state not in ENDED_STATES:
         parts.append(f"ETA {duration(run.eta_s)}")
-    if run.reason:
+    if run.reason and run.state != "building":
         parts.append(run.reason)
     return "; ".join(parts)
 
@@ -114,7 +114,7 @@ def panel(run: Run, spec: RunSpec, now_s: float) -> Panel:
         rows += [Text(""), _operators(run, spec)]
     if run.devices:
         rows += [Text(""), _devices(run.devices)]
-    if run.reason:
+    if run.reason and run.state != "building":  # the phase says it already
         rows += [Text(run.reason, style="yellow")]
     return Panel(Group(*rows), title=title, title_align="left", border_style="dim", padding=(0, 1))
 

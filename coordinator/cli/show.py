@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.record import Errors, MetricRecord, configuration_line, emulation_notice, metric_record
-from coordinator.units import NOT_KNOWN, decimals_for, duration, percent, scale_for
+from coordinator.record import Errors, MetricRecord, alone, configuration_line, emulation_notice, metric_record
+from coordinator.units import NOT_KNOWN, Scale, decimals_for, duration, percent, scale_for
 from lut_store.lut import METRICS, Lut
 from lut_store.metric import Metric
 
@@ -48,32 +48,41 @@ def summary(lut: Lut) -> Table:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for name, metric in _measured(lut):
         costs = metric.value[metric.value > 0]
-        networks = _random_networks(lut)[:, METRICS.index(name)]
+        networks = _random_networks(lut, name)
         scale, whole = scale_for(name, costs), scale_for(name, networks)
         spread = " · ".join(whole.text(float(q)) for q in np.quantile(networks, [0.05, 0.5, 0.95]))
-        blocks = f"{scale.text(float(costs.min()))} to {scale.text(float(costs.max()))}" if costs.size else NOT_KNOWN
+        ends = (scale.text(float(costs.min())), scale.text(float(costs.max()))) if costs.size else ()
+        blocks = f"{' to '.join(ends)} {scale.unit}" if ends else NOT_KNOWN
         table.add_row(
             TITLES[name],
             f"{int((~np.isnan(metric.value)).sum())} of {int(lut.allowed.sum())}",
-            f"{blocks} {scale.unit}",
-            f"{scale.text(float(metric.fixed_value.sum()))} {scale.unit}" if lut.fixed_included else "not included",
-            f"{spread} {whole.unit}",
+            blocks,
+            _fixed(lut, metric, scale),
+            f"{spread} {whole.unit}" if np.isfinite(networks).all() else NOT_KNOWN,
         )
     if lut.energy is None:
         table.add_row(TITLES["energy"], "not measured", style="dim")
     return table
 
 
-def _random_networks(lut: Lut) -> np.ndarray[Any, Any]:
-    """(N, 2) predictions of networks drawn uniformly from the choices that have every number."""
-    known = lut.allowed.copy()
-    for _, metric in _measured(lut):
-        known &= ~np.isnan(metric.corrected)
-    holes = lut.fixed_included and any(np.isnan(metric.fixed_corrected).any() for _, metric in _measured(lut))
+def _fixed(lut: Lut, metric: Metric, scale: Scale) -> str:
+    if not lut.fixed_included:
+        return "not included"
+    total = float(metric.fixed_value.sum())
+    return NOT_KNOWN if np.isnan(total) else f"{scale.text(total)} {scale.unit}"
+
+
+def _random_networks(lut: Lut, name: str) -> np.ndarray[Any, Any]:
+    """(N,) predictions of networks drawn uniformly from the cells with a number; NaN when there is no network."""
+    metric: Metric = getattr(lut, name)
+    known = lut.allowed & ~np.isnan(metric.corrected)
+    holes = lut.fixed_included and bool(np.isnan(metric.fixed_corrected).any())
     if holes or not known.any(axis=1).all():
-        return np.full((1, 2), np.nan)
+        return np.full(1, np.nan)
     rng = np.random.default_rng(SAMPLE_SEED)
-    return lut.predict(np.stack([rng.choice(np.flatnonzero(row), SAMPLE) for row in known], axis=1))
+    choices = np.stack([rng.choice(np.flatnonzero(row), SAMPLE) for row in known], axis=1)
+    predicted: np.ndarray[Any, Any] = alone(lut, name).predict(choices)[:, METRICS.index(name)]
+    return predicted
 
 
 def grid(lut: Lut, name: str) -> Table:

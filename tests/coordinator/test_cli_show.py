@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import numpy as np
 from rich.console import Console, RenderableType
 
 from coordinator.cli import show
@@ -105,3 +106,17 @@ def test_rounds_that_were_all_flagged_are_not_called_clean() -> None:
     lut = validated_lut()
     shown = text(show.provenance(replace(lut, provenance={**lut.provenance, "rounds": 6, "rounds_flagged": 6})))
     assert "6, all flagged and used for want of others" in shown
+
+
+def test_a_metric_without_any_number_is_shown_as_unknown_beside_one_that_is_there() -> None:
+    lut = validated_lut()
+    assert lut.energy is not None
+    value = np.where(lut.energy.value == 0, 0.0, np.nan)
+    ends = np.full_like(lut.energy.fixed_value, np.nan)
+    empty = replace(lut.energy, value=value, corrected=value, fixed_value=ends, fixed_corrected=ends)
+    lut = replace(lut, energy=empty)
+    latency, energy = text(show.summary(lut)).splitlines()[1:]
+    assert energy.split()[-3:] == ["–", "–", "–"]
+    assert "–" not in latency
+    shown = text(show.validation(lut))
+    assert "latency, corrected" in shown
