@@ -1,5 +1,5 @@
-"""A small world with known powers, for testing the energy estimator. It shares no formula with it: the meter's lag has two
-poles (or whatever is asked for), leakage follows two temperatures, and other processes burst."""
+"""A small world with known powers, for testing the energy estimator. It shares no formula with it: the meter's lag
+has two poles (or whatever is asked for), leakage follows two temperatures, and other processes burst."""
 
 from __future__ import annotations
 
@@ -91,6 +91,7 @@ class World:
     leakage: float = 1.0
     bursts_per_s: float = 1 / 120
     poll_jitter_s: float = 0.01
+    poll_s: float = 0.4  # between two polls of a meter that updates more slowly; 0: every value is seen at once
     set_up_spread: float = 0.2
     structure: float = 1.03
     structure_sd: float = 0.01
@@ -169,16 +170,23 @@ class World:
         current = (SUPPLY_V - np.sqrt(SUPPLY_V**2 - 4 * SERIES_OHM * power_w)) / (2 * SERIES_OHM)
         voltage = SUPPLY_V - SERIES_OHM * current
         grid_s = (np.arange(len(power_w)) + 0.5) * DT_S
-        at_s = np.arange(0.3, grid_s[-1] - self.delay_s - 0.05, 1 / self.rate_hz)
-        seen_s = at_s + self.delay_s + rng.uniform(-self.poll_jitter_s, self.poll_jitter_s, len(at_s))
-        seen_s = np.maximum.accumulate(seen_s)
+        at_s = np.arange(rng.uniform(0.1, 0.1 + 1 / self.rate_hz), grid_s[-1] - self.delay_s - 0.05, 1 / self.rate_hz)
         a = np.interp(at_s, grid_s, self.lag(current, DT_S)) + self.noise_a * rng.standard_normal(len(at_s))
         v = np.interp(at_s, grid_s, self.lag(voltage, DT_S))
         if self.resolution_a:
             a, v = np.round(a / self.resolution_a) * self.resolution_a, np.round(v, 3)
-        t_ns = [int((start_s + t) * 1e9) for t in seen_s]
+        if self.poll_s:
+            polls_s = np.arange(at_s[0] + self.delay_s, at_s[-1] + self.delay_s, self.poll_s)
+            polls_s += rng.uniform(0, self.poll_jitter_s, len(polls_s))
+            shown = np.searchsorted(at_s + self.delay_s, polls_s, side="right") - 1
+        else:
+            shown = np.arange(len(at_s))
+            polls_s = at_s + self.delay_s
+        fresh = np.diff(shown, prepend=-1) > 0
+        a, v = a[shown], v[shown]
+        t_ns = [int((start_s + t) * 1e9) for t in polls_s]
         return MeterSamples(
-            tuple(t_ns), tuple(v.tolist()), tuple(a.tolist()), tuple((v * a).tolist()), (True,) * len(a)
+            tuple(t_ns), tuple(v.tolist()), tuple(a.tolist()), tuple((v * a).tolist()), tuple(fresh.tolist())
         )
 
 
