@@ -32,7 +32,7 @@ def run_here(link: Link, spec: RunSpec, meter: str = "none") -> Run:
     """Perform a run on this machine with a new agent and a new worker. Raises RuntimeError when it does not come to
     its end.
     """
-    with local_agent(link, meter):
+    with local_agent(link, meter, Path(link.where).parent / "agent"):
         run_id = new_run_id()
         link.client.submit(spec, run_id)
         last = None

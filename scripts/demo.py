@@ -34,7 +34,7 @@ def measure(folder: Path) -> Lut | None:
     with serving(f"sqlite:///{database}") as address, Coordinator(address, cache=folder / "cache") as client:
         link = Link(client, embedded=True, where=str(database))
         spec = make_run(load_space(SPACE), spec_device(link), preset=PRESET, meter=EMULATED_METER, seed=1)
-        with local_agent(link, EMULATED_METER) as device:
+        with local_agent(link, EMULATED_METER, folder / "agent") as device:
             announce(spec, [device])
             run_id = new_run_id()
             client.submit(spec, run_id)

@@ -49,10 +49,10 @@ def spec_device(link: Link) -> str:
 
 
 @contextmanager
-def local_agent(link: Link, meter: str) -> Iterator[Device]:
+def local_agent(link: Link, meter: str, state_dir: Path | None = None) -> Iterator[Device]:
     """Run an agent on this machine until the block ends; gives the device as the coordinator sees it.
 
-    meter: as `edgelut-agent run --meter` takes it, or "none". Raises UnavailableError when the agent does not come up,
+    meter: as `edgelut-agent run --meter` takes it, or "none"; state_dir: of the agent, when not the usual one. Raises UnavailableError when the agent does not come up,
     with what it said, and ConflictError when there is one already.
     """
     hostname = socket.gethostname()
@@ -63,6 +63,8 @@ def local_agent(link: Link, meter: str) -> Iterator[Device]:
         )
     command = [sys.executable, "-m", "agent", "run", "--coordinator", link.address]
     command += ["--device-type", DEVICE_TYPE, "--name", name, "--once", "--meter", meter]
+    if state_dir is not None:
+        command += ["--state-dir", str(state_dir)]
     with tempfile.TemporaryDirectory(prefix="edgelut-") as folder, (Path(folder) / "agent.log").open("w+") as log:
         # A session of its own: Ctrl-C is for the command, which then ends the agent in order.
         agent = subprocess.Popen(
