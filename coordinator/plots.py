@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DPI = 150
 INK, FAINT, GRID, WARNING = "#1f2933", "#6b7885", "#e5e9ed", "#b42318"
+FREE = "#f3f5f7"  # of a cell that costs nothing, which the colours of the others leave out
 COLOURS = {"latency": "#2563a8", "energy": "#c2571a"}
 MAPS = {"latency": "YlGnBu", "energy": "YlOrRd"}
 TITLES = {"latency": "Latency", "energy": "Energy above idle"}
@@ -147,8 +149,10 @@ def _panel(axes: Axes, bar: Axes, lut: Lut, name: str, metric: Metric, labels: S
     scale = scale_for(name, metric.value)
     values = metric.value * scale.per_unit  # (L, K)
     layers, ops = values.shape
-    norm = PowerNorm(COLOUR_EXPONENT, 0, float(np.nanmax(values)))
-    image = axes.imshow(np.ma.masked_invalid(values), cmap=MAPS[name], norm=norm, aspect="auto")
+    costs = values[values > 0] if (values > 0).any() else np.ones(1)
+    norm = PowerNorm(COLOUR_EXPONENT, float(costs.min()), float(costs.max()))
+    colours = colormaps[MAPS[name]].with_extremes(under=FREE)
+    image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto")
     _blank_cells(axes, lut, values)
     _lines(axes, lut)
     if values.size <= MAX_LABELLED_CELLS:
