@@ -52,7 +52,8 @@ def spec_device(link: Link) -> str:
 def local_agent(link: Link, meter: str, state_dir: Path | None = None) -> Iterator[Device]:
     """Run an agent on this machine until the block ends; gives the device as the coordinator sees it.
 
-    meter: as `edgelut-agent run --meter` takes it, or "none"; state_dir: of the agent, when not the usual one. Raises UnavailableError when the agent does not come up,
+    meter: as `edgelut-agent run --meter` takes it, or "none"; state_dir: of the agent, when not the usual one. Raises
+    UnavailableError when the agent does not come up,
     with what it said, and ConflictError when there is one already.
     """
     hostname = socket.gethostname()
