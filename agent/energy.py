@@ -1,7 +1,8 @@
 """The schedule of an energy segment: which load runs when, a pure function of plan and seed.
 
-Short windows of many operators in random order, with idle and whole networks between them, and one fit of the whole trace,
-beat one settled window per operator by far for the same device time (docs/decisions/0004-energy-from-one-fit.md).
+Short windows of many operators in random order, with idle and whole networks between them, and one fit of the whole
+trace, beat one settled window per operator by far for the same device time
+(docs/decisions/0004-energy-from-one-fit.md).
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class Step:
 def schedule(plan: MeasurementPlan, items: int, networks: int, seed: int, segment: int = 0) -> Iterator[Step]:
     """The steps of segment number `segment` of a run: idle first, then loads and idles in random order, idle last.
 
-    `items` and `networks` are how many there are to visit. `seed` is the run's: all segments are cut from one endless stream,
-    so that over a whole run every item is visited before any is visited once more, whichever boards do the segments.
-    Idle windows (the first and the last among them) fill `idle_share` of the time, networks `network_share`, items the rest.
-    Where the run's energy budget is too short to visit everything once, the windows shrink. Raises ValueError where nothing
-    can be scheduled.
+    `items` and `networks` are how many there are to visit. `seed` is the run's: all segments are cut from one endless
+    stream, so that over a whole run every item is visited before any is visited once more, whichever boards do the
+    segments. Idle windows (the first and the last among them) fill `idle_share` of the time, networks
+    `network_share`, items the rest. Where the run's energy budget is too short to visit everything once, the windows
+    shrink. Raises ValueError where nothing can be scheduled.
     """
     if segment < 0:
         raise ValueError(f"segment is {segment}; segments count from 0")
@@ -104,8 +105,8 @@ def fitted(plan: MeasurementPlan, items: int, networks: int) -> MeasurementPlan:
     network_share = 0.0 if not networks else plan.network_share if items else 1 - plan.idle_share
     if not 0 < plan.idle_share < 1 or (items and plan.idle_share + network_share >= 1):
         raise ValueError(
-            f"idle_share is {plan.idle_share} and network_share {network_share}; idle must be above 0, and together they "
-            "must leave time for the items"
+            f"idle_share is {plan.idle_share} and network_share {network_share}; idle must be above 0, and together "
+            "they must leave time for the items"
         )
     item_s = SURE * budget_s * (1 - plan.idle_share - network_share) / max(items, 1) - GAP_S
     network_s = SURE * budget_s * network_share / max(networks, 1) - GAP_S

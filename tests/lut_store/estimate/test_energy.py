@@ -48,7 +48,7 @@ def test_intervals_cover_the_truth(world: World, estimate: PowerEstimate) -> Non
 
 
 def test_lag_and_idle_are_found(estimate: PowerEstimate) -> None:
-    assert estimate.lag_s + estimate.average_s / 2 + estimate.delay_s == pytest.approx(0.65, abs=0.2)
+    assert estimate.lag_s + estimate.delay_s == pytest.approx(0.65, abs=0.2)
     assert estimate.idle_power_w == pytest.approx(0.24 * 5.1, rel=0.1)
     assert estimate.idle_current_a == pytest.approx(0.24, rel=0.1)
 
