@@ -35,6 +35,8 @@ ISOLATED_EVERY = 4  # rounds between two passes of hot loops: what they would ha
 OTHER_CONTEXT_EVERY = 8  # rounds between two looks at the other context
 STEADY_SHARE = 4  # in `steady` an execution is twelve calls: a round then holds a quarter of the networks, in turn
 WARMUP_CALLS, TIMED_CALLS = 4, 8  # calls 5 to 12 of a burst are level; the first ones still load the caches
+SHORT_ENERGY_S = 300.0  # below it an energy budget is a look with a fast meter,
+SHORT_NETWORK_SHARE = 0.3  # and gives the networks more, so that all of them are seen once
 MAX_SEGMENT_S = 300.0  # of an energy task: long against the meter's lag, short enough to lose to an unplugged board
 
 
@@ -178,6 +180,7 @@ def preset_plan(preset: str, method: str, context: str, threads: int, energy: bo
             latency_budget_s=amount.latency_budget_s,
             energy_budget_s=energy_budget_s,
             segment_s=min(MAX_SEGMENT_S, energy_budget_s or MAX_SEGMENT_S),
+            network_share=SHORT_NETWORK_SHARE if energy_budget_s < SHORT_ENERGY_S else MeasurementPlan.network_share,
             isolated_every=ISOLATED_EVERY if compare else 0,
             other_context_every=OTHER_CONTEXT_EVERY if compare else 0,
         )
