@@ -21,6 +21,7 @@ PENALTIES = tuple(10.0**e for e in np.arange(-3, 4.1, 0.5))  # of the ridge, rel
 LEAST_FOR_FACTOR = 3  # networks
 LEAST_FOR_RIDGE = 12
 WORTHWHILE = 0.9  # the ridge must bring the leave-one-out error below this share of the simpler one's
+PROCESS_REL_SE = 0.003  # of the level: one process is one draw of placements, and cannot see that
 SIGNIFICANT = 2.0  # standard errors that the factor must be away from 1
 
 
@@ -142,5 +143,5 @@ def _finish(
 ) -> Correction:
     noise = float(np.mean(truth_rel_se**2))
     residual = float(np.sqrt(max(loo_rel_rms**2 - noise, 0.0)))
-    level_se = loo_rel_rms / np.sqrt(len(truth))
+    level_se = np.hypot(loo_rel_rms / np.sqrt(len(truth)), PROCESS_REL_SE)
     return Correction(method, len(truth), factor, constant, corrected, residual, float(level_se), loo_rel_rms)
