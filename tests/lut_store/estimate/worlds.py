@@ -1,4 +1,6 @@
-"""A small machine with a known truth: operators with fixed latencies, disturbed for seconds at a time by somebody else."""
+"""A small machine with a known truth: operators with fixed latencies, disturbed for seconds at a time by somebody
+else.
+"""
 
 from __future__ import annotations
 
