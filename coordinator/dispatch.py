@@ -195,11 +195,9 @@ class Dispatcher:
             return  # it has changed since it was decided; the next step decides anew
         lease, message = await asyncio.to_thread(self._take_task, run, device, kind)
         now_s = self.fleet.clock()
-        self.leases.add(
-            OpenLease(
-                lease.task_id, lease.fence, run_id, kind, device, now_s + self.fleet.timeout_s, now_s + STORED_LEASE_S
-            )
-        )
+        until_s = now_s + self.fleet.timeout_s
+        own = OpenLease(lease.task_id, lease.fence, run_id, kind, device, until_s, now_s + STORED_LEASE_S)
+        self.leases.add(own)
         self._task_runs[lease.task_id] = run_id
         known = run.tasks.get(lease.task_id) or TaskView(lease.task_id, kind, "pending")
         run.tasks[lease.task_id] = replace(known, state="leased", device=device)
@@ -207,6 +205,8 @@ class Dispatcher:
         if run.state == "queued":
             await self.enter(run, "latency")
         log.info("run %s: %s task %s to %s", run_id, kind, lease.task_id, device)
+        if session.ended:  # meanwhile
+            await self.give_up(own, f"{device} has gone")
         session.send(agent_pb2.CoordinatorMessage(lease=message))
 
     def _take_task(self, run: ActiveRun, device: str, kind: str) -> tuple[Lease, agent_pb2.Lease]:

@@ -132,12 +132,11 @@ def test_two_coordinators_over_one_database_drive_each_run_once(
                 with pytest.raises(ConflictError, match="run-1 is driven by another coordinator process; ask that one"):
                     await asyncio.to_thread(other.cancel, "run-1")
                 watching = asyncio.create_task(asyncio.to_thread(lambda: list(other.watch("run-1"))))
-            async with Agent(other_address, "pi-03") as heir:  # the driver is gone
-                while (await asyncio.to_thread(other.run, "run-1")).reason:
-                    await asyncio.sleep(0.02)
-                clock.now_s += 14
-                await heir.status()
-                clock.now_s += 2  # and so is pi-01, which had a lease
+            # The driver is gone, and so are both boards, of which pi-01 had a lease.
+            while "drives it" in (await asyncio.to_thread(other.run, "run-1")).reason:
+                await asyncio.sleep(0.02)
+            clock.now_s += 16
+            async with Agent(other_address, "pi-03") as heir:
                 work = asyncio.create_task(heir.work())
                 assert (await until(other, "run-1", "done")).rounds == 4
                 assert (await watching)[-1].state == "done"
