@@ -41,7 +41,7 @@ from protos.types import Lease
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5  # deadlines are looked at this often
-STALL_S = 1.0  # a pass of the loop that takes this much longer than a tick is a stall of this process
+STALL_S = 1.0  # an event loop that is so late is a stall of this process
 RETRY_PAUSE_S = 2.0  # a board's rest after the first failure of a task; it doubles with each
 # The database's deadline of a lease, for a coordinator that takes over; this one keeps its own, shorter one.
 STORED_LEASE_S = 120.0
@@ -83,6 +83,7 @@ class Dispatcher:
         self._task_runs: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._closing = False
+        self._listened_s = time.monotonic()
         self._job_slot = asyncio.Semaphore(1)  # one look or build at a time: there are few cores and much arithmetic
 
     # ---- the loop ----
@@ -93,24 +94,35 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Move the runs on, whenever something has changed and every TICK_S, until `close`."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        while not self._closing:
-            late_s = loop.time() - began_s - TICK_S
-            if late_s > STALL_S:  # this process was stopped, or had no CPU: agents that have spoken are not yet heard
-                log.warning("the coordinator stood still for %.1f s; sessions and leases last as much longer", late_s)
-                self.fleet.forgive(late_s, self.leases)
-            began_s = loop.time()
-            self._wake.clear()
-            try:
-                await self.step()
-            except StorageError as error:
-                log.error("the runs wait, because the database cannot be written: %s", error)
-                await asyncio.sleep(TICK_S)
-            # Not wait_for: before Python 3.12 it may lose a cancellation that comes together with the result.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._wake.wait()
+        listening = asyncio.create_task(self._keep_listening())
+        try:
+            while not self._closing:
+                self._wake.clear()
+                try:
+                    await self.step()
+                except StorageError as error:
+                    log.error("the runs wait, because the database cannot be written: %s", error)
+                    await asyncio.sleep(TICK_S)
+                # Not wait_for: before Python 3.12 it may lose a cancellation that comes together with the result.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await self._wake.wait()
+        finally:
+            listening.cancel()
+
+    async def _keep_listening(self) -> None:
+        while True:
+            self._listen()
+            await asyncio.sleep(TICK_S)
+
+    def _listen(self) -> None:
+        """Notice that this process was stopped, or had no CPU: agents that have spoken have then not been heard."""
+        now_s = time.monotonic()
+        late_s = now_s - self._listened_s - TICK_S
+        if late_s > STALL_S:
+            log.warning("the coordinator stood still for %.1f s; sessions and leases last as much longer", late_s)
+            self.fleet.forgive(late_s, self.leases)
+        self._listened_s = now_s
 
     def close(self) -> None:
         """Make `run` end after the step that it is in: a transaction in a thread cannot be cancelled."""
@@ -119,6 +131,7 @@ class Dispatcher:
 
     async def step(self) -> None:
         """One pass: end what is overdue, decide for each run, hand out leases."""
+        self._listen()
         self.fleet.end_silent()
         for lease in self.leases.overdue(self.fleet.clock()):
             async with self.lock:
@@ -191,7 +204,7 @@ class Dispatcher:
     async def _lease(self, run_id: str, device: str, kind: str) -> None:
         """Give the board a task of the run: a pending one, or a new one."""
         run, session = self.active.get(run_id), self.fleet.get(device)
-        if run is None or session is None or session.ended or self.leases.of_device(device) is not None:
+        if run is None or session is None or self.leases.of_device(device) is not None:
             return  # it has changed since it was decided; the next step decides anew
         lease, message = await asyncio.to_thread(self._take_task, run, device, kind)
         now_s = self.fleet.clock()
@@ -211,15 +224,15 @@ class Dispatcher:
 
     def _take_task(self, run: ActiveRun, device: str, kind: str) -> tuple[Lease, agent_pb2.Lease]:
         until_s = time.time() + STORED_LEASE_S
-        lease = self.store.lease_task(run.run_id, device, until_s, kind)
-        if lease is None:
-            index = sum(task.kind == kind for task in run.tasks.values())
-            # An energy task's number says which segment of the schedule it is (agent.energy.schedule).
-            first_round = index * (run.spec.plan.rounds_per_task if kind == "latency" else 1)
-            self.store.add_task(run.run_id, kind, task_seed(run.spec, kind, index), first_round)
+        own = [task for task in run.tasks.values() if task.kind == kind]
+        lease: Lease | None = None
+        if any(task.state == "pending" for task in own):
             lease = self.store.lease_task(run.run_id, device, until_s, kind)
         if lease is None:
-            raise StorageError(f"run {run.run_id}: the {kind} task that was just added cannot be leased")
+            # An energy task's number says which segment of the schedule it is (agent.energy.schedule).
+            first_round = len(own) * (run.spec.plan.rounds_per_task if kind == "latency" else 1)
+            seed = task_seed(run.spec, kind, len(own))
+            lease = self.store.lease_new_task(run.run_id, kind, seed, first_round, device, until_s)
         return lease, to_message(lease)
 
     async def _release(self, run: ActiveRun, task: TaskView) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from protos.types import EMULATIONS, ENDED_STATES, RunSpec, digest_of
 
@@ -293,8 +294,6 @@ def retry_pause_s(attempts: int, base_s: float) -> float:
 
 def nearest(name: str, known: Mapping[str, str]) -> str:
     """A sentence that names what is connected, and what was probably meant. `known`: device name → device type."""
-    from difflib import get_close_matches
-
     if not known:
         return "no agent is connected; start one with `edgelut-agent run` or, without hardware, `edgelut-agent emulate`"
     listed = ", ".join(f"{device} ({kind})" for device, kind in sorted(known.items())[:20])

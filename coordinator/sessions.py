@@ -91,7 +91,6 @@ class Session:
     broken: str = ""
     activity: DeviceActivity | None = None
     host: HostState | None = None
-    spool_depth: int = 0
     rests_until_s: float = 0.0
     error: EdgelutError | None = None
     ended: bool = False
@@ -125,7 +124,6 @@ class Session:
         current_a = status.current_a if status.HasField("current_a") else None
         self.host = host
         self.activity = DeviceActivity(self.name, status.activity, current_a, host.temp_c if host else None)
-        self.spool_depth = status.spool_depth
         self.broken = status.broken_reason
 
 

@@ -95,6 +95,21 @@ def insert_task(connection: Connection, run_id: str, kind: str, seed: int, first
     return task_id
 
 
+def number_of(connection: Connection, task_id: str) -> int:
+    number: int = connection.execute(sa.select(tasks.c.number).where(tasks.c.task_id == task_id)).scalar_one()
+    return number
+
+
+def lease(connection: Connection, number: int, device: str, until_s: float) -> AnyRow:
+    """The task of that number, leased; its row as it is now."""
+    connection.execute(
+        tasks.update()
+        .where(tasks.c.number == number)
+        .values(state="leased", device=device, fence=tasks.c.fence + 1, lease_until_s=until_s)
+    )
+    return connection.execute(sa.select(tasks).where(tasks.c.number == number)).one()
+
+
 def lease_oldest(connection: Connection, run_id: str, device: str, until_s: float, kind: str) -> AnyRow | None:
     """The run's oldest pending task (of a kind, unless that is empty), leased; its row as it is now. None: there is
     none.
@@ -109,12 +124,7 @@ def lease_oldest(connection: Connection, run_id: str, device: str, until_s: floa
     ).scalar()
     if oldest is None:
         return None
-    connection.execute(
-        tasks.update()
-        .where(tasks.c.number == oldest)
-        .values(state="leased", device=device, fence=tasks.c.fence + 1, lease_until_s=until_s)
-    )
-    return connection.execute(sa.select(tasks).where(tasks.c.number == oldest)).one()
+    return lease(connection, oldest, device, until_s)
 
 
 def _task(connection: Connection, task_id: str) -> AnyRow:

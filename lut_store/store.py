@@ -118,12 +118,22 @@ class Store:
         with self._database.writing() as connection:
             task = run_rows.lease_oldest(connection, run_id, device, until_s, kind)
             run = None if task is None else run_rows.find_run(connection, run_id)
-        if task is None or run is None:
-            return None
+        return None if task is None or run is None else self._lease(task, run)
+
+    def lease_new_task(self, run_id: str, kind: str, seed: int, first_round: int, device: str, until_s: float) -> Lease:
+        """Add a task and give it to `device`, in one transaction. Raises NotFoundError."""
+        with self._database.writing() as connection:
+            task_id = run_rows.insert_task(connection, run_id, kind, seed, first_round)
+            task = run_rows.lease(connection, run_rows.number_of(connection, task_id), device, until_s)
+            run = run_rows.find_run(connection, run_id)
+        assert run is not None  # insert_task has found it
+        return self._lease(task, run)
+
+    def _lease(self, task: AnyRow, run: AnyRow) -> Lease:
         return Lease(
             task_id=task.task_id,
             fence=task.fence,
-            run_id=run_id,
+            run_id=task.run_id,
             kind=task.kind,
             seed=int(task.seed),
             first_round=task.first_round,

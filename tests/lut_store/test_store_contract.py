@@ -107,6 +107,18 @@ def test_a_task_needs_a_run_and_a_kind(store: Store, spec: RunSpec) -> None:
         store.add_task("a", "power", 0, 0)
 
 
+def test_a_task_may_be_added_and_leased_at_once(store: Store, spec: RunSpec, lease: Lease) -> None:
+    new = store.lease_new_task("run", "energy", 2**64 - 1, 3, "pi-02", FAR)
+    assert (new.run_id, new.kind, new.seed, new.first_round, new.fence) == ("run", "energy", 2**64 - 1, 3, 1)
+    assert new.run == spec
+    assert [(task.task_id, task.state, task.device) for task in store.tasks("run")] == [
+        (lease.task_id, "leased", "pi-01"),
+        (new.task_id, "leased", "pi-02"),
+    ]
+    with pytest.raises(NotFoundError, match="there is no run elsewhere"):
+        store.lease_new_task("elsewhere", "energy", 0, 0, "pi-02", FAR)
+
+
 def test_a_finished_task_is_done_and_saying_it_again_is_harmless(store: Store, lease: Lease) -> None:
     store.end_task(lease.task_id, lease.fence)
     store.end_task(lease.task_id, lease.fence)
