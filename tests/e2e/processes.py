@@ -17,7 +17,7 @@ from typing import Any
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240.0  # of anything; a loaded machine is slow, and nothing here asserts how long it takes
-SPEED = "400"  # of emulated boards: their clocks run so much faster
+SPEED = "100"  # of emulated boards: their clocks run so much faster
 
 TINY = """
 name = "tiny"
