@@ -336,8 +336,7 @@ class Dispatcher:
                 lease.advanced = True
             run = self.active.get(self._task_runs.get(message.task_id, ""))
             if run is not None:
-                latency = message.latency if message.HasField("latency") else None
-                run.tally = counted(run.tally, latency, message.power.windows, flagged=bool(message.flags))
+                run.tally = counted(run.tally, message)
 
     # ---- long arithmetic ----
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from coordinator.schedule import Tally, TaskView, eta_s
 from lut_store.store import RunRecord, Store
+from protos import common_pb2
 from protos.types import ENDED_STATES, DeviceActivity, OperatorProgress, Run, RunSpec
 
 
@@ -22,31 +23,22 @@ class LookResult(Protocol):
     def rel_halfwidth(self) -> Iterable[float]: ...
 
 
-class _Span(Protocol):
-    """A round or a window, as a message or as vocabulary."""
-
-    @property
-    def started_ns(self) -> int: ...
-    @property
-    def ended_ns(self) -> int: ...
-
-
-def counted(tally: Tally, latency: _Span | None, windows: Sequence[_Span], *, flagged: bool) -> Tally:
-    """`tally` with one more measurement: a latency round, or the windows of a power trace.
-
-    Device time counts whether or not the round is flagged.
-    """
-    if latency is not None:
+def counted(tally: Tally, measurement: common_pb2.Measurement) -> Tally:
+    """`tally` with one more measurement. Device time counts whether or not the round is flagged."""
+    flagged = bool(measurement.flags)
+    if measurement.HasField("latency"):
+        latency = measurement.latency
         return replace(
             tally,
             rounds=tally.rounds + (not flagged),
             rounds_flagged=tally.rounds_flagged + flagged,
             latency_device_s=tally.latency_device_s + (latency.ended_ns - latency.started_ns) * 1e-9,
         )
-    if windows:
-        taken_s = (max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)) * 1e-9
-        return replace(tally, energy_device_s=tally.energy_device_s + taken_s)
-    return tally
+    windows = measurement.power.windows
+    if not windows:
+        return tally
+    taken_s = (max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)) * 1e-9
+    return replace(tally, energy_device_s=tally.energy_device_s + taken_s)
 
 
 def looked(tally: Tally, look: LookResult, rounds: int) -> Tally:
@@ -136,10 +128,8 @@ def restored(store: Store, record: RunRecord) -> ActiveRun:
     run.lut_digest, run.lut_reference = record.lut_digest, record.lut_reference
     run.tasks = tasks_of(store, run.run_id)
     for kind in ("latency", "power"):
-        for stored in store.measurements(run.run_id, kind):
-            own = stored.measurement
-            windows = own.power.windows if own.power is not None else ()
-            run.tally = counted(run.tally, own.latency, windows, flagged=bool(own.flags))
+        for message in store.messages(run.run_id, kind):
+            run.tally = counted(run.tally, message)
     emulation = {device.name: device.emulation for device in store.devices()}
     worked = sorted(task.device for task in run.tasks.values() if task.device in emulation)
     run.emulation = emulation[worked[0]] if worked else None

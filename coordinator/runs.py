@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from coordinator.background import in_daemon_thread
 from coordinator.dispatch import Dispatcher
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 WATCH_EVERY_S = 0.25
 WATCH_FOREIGN_EVERY_S = 1.0  # a run that another coordinator drives is read from the database
 ADOPT_EVERY_S = 5.0  # runs of a coordinator that died are taken over within this time
-SUMMARIES = 64  # ended runs whose progress is kept in memory
+SUMMARIES = 256  # ended runs whose progress is kept in memory
 ALL = 1 << 30
 
 
@@ -42,23 +43,33 @@ class Runs:
         active = self._dispatcher.active.get(run_id)
         if active is not None:
             return self._view(active)
-        record = await asyncio.to_thread(self._store.run, run_id)
+        run = await self._of(await asyncio.to_thread(self._store.run, run_id))
+        if run.spec is not None and run.spec.purpose == "validate" and run.state == "done" and not run.report:
+            report = await in_daemon_thread(self._dispatcher.methods.report, self._store, run_id)
+            run = replace(run, report=report)
+            self._remember(run)
+        return run
+
+    async def _of(self, record: RunRecord) -> Run:
+        """The run as this process knows it best."""
+        active = self._dispatcher.active.get(record.run_id)
+        if active is not None:
+            return self._view(active)
+        summary = self._summaries.get(record.run_id)
         if record.state not in ENDED_STATES:
-            taken = self._dispatcher.claims.taken(run_id)
-            note = "another coordinator process drives it" if taken else "no coordinator drives it; resume it to go on"
-            return _bare(record, note)
-        if run_id not in self._summaries:
-            self._remember(await in_daemon_thread(self._summary, record))
-        return self._summaries[run_id]
+            if self._dispatcher.claims.taken(record.run_id):
+                return _bare(record, "another coordinator process drives it")
+            # With a summary, it has ended since the record was read.
+            return summary or _bare(record, "no coordinator drives it; resume it to go on")
+        if summary is None:
+            summary = (await in_daemon_thread(restored, self._store, record)).view((), 0.0)
+            self._remember(summary)
+        return summary
 
     async def list(self, limit: int) -> list[Run]:
-        """The newest first; ended runs without counts of their evidence."""
+        """The newest first."""
         records = await asyncio.to_thread(self._store.runs, limit or ALL)
-        out = []
-        for record in records:
-            active = self._dispatcher.active.get(record.run_id)
-            out.append(self._view(active) if active else self._summaries.get(record.run_id, _bare(record)))
-        return out
+        return [await self._of(record) for record in records]
 
     async def watch(self, run_id: str) -> AsyncIterator[Run]:
         """The run at once, then whenever it has changed, at most every WATCH_EVERY_S, until it has ended."""
@@ -78,13 +89,6 @@ class Runs:
         fleet, leases = self._dispatcher.fleet, self._dispatcher.leases
         devices = fleet.activities(lease.device for lease in leases.of_run(run.run_id))
         return run.view(devices, fleet.clock())
-
-    def _summary(self, record: RunRecord) -> Run:
-        """An ended run, counted from its evidence."""
-        run = restored(self._store, record)
-        if record.state == "done" and record.spec.purpose == "validate":
-            run.report = self._dispatcher.methods.report(self._store, record.run_id)
-        return run.view((), 0.0)
 
     def _keep(self, run: ActiveRun) -> None:
         self._remember(self._view(run))
@@ -200,7 +204,7 @@ class Runs:
         self._closing.set()
 
 
-def _bare(record: RunRecord, note: str = "") -> Run:
+def _bare(record: RunRecord, note: str) -> Run:
     return Run(
         run_id=record.run_id,
         state=record.state,

@@ -203,7 +203,16 @@ def task_ids(connection: Connection, run_id: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def of_task(connection: Connection, task_id: str, kind: str) -> Iterator[StoredMeasurement]:
+class Row(NamedTuple):
+    device: str
+    message: common_pb2.Measurement
+    received_wall_s: float
+
+    def value(self) -> StoredMeasurement:
+        return StoredMeasurement(self.device, from_message(Measurement, self.message), self.received_wall_s)
+
+
+def of_task(connection: Connection, task_id: str, kind: str) -> Iterator[Row]:
     """In the order in which the device made them."""
     query = (
         sa.select(measurements.c.device, measurements.c.received_wall_s, measurements.c.compressed, measurements.c.body)
@@ -211,5 +220,4 @@ def of_task(connection: Connection, task_id: str, kind: str) -> Iterator[StoredM
         .order_by(measurements.c.sequence, measurements.c.id)
     )
     for row in connection.execute(query):
-        message = common_pb2.Measurement.FromString(_body(row))
-        yield StoredMeasurement(row.device, from_message(Measurement, message), row.received_wall_s)
+        yield Row(row.device, common_pb2.Measurement.FromString(_body(row)), row.received_wall_s)

@@ -312,6 +312,22 @@ def test_watching_shows_every_state_until_the_end(tmp_path: Path) -> None:
     play(scene())
 
 
+def test_an_ended_run_is_counted_anew_after_a_restart(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(tmp_path) as (address, client), Agent(address, meter=METER) as agent:
+            await asyncio.to_thread(client.submit, spec_of(energy_budget_s=50.0), "run-1")
+            work = asyncio.create_task(agent.work())
+            before = await until(client, "run-1", "done")
+            work.cancel()
+        async with stage(tmp_path) as (_, client):
+            (listed,) = await asyncio.to_thread(client.runs)
+            after = await asyncio.to_thread(client.run, "run-1")
+            for name in ("state", "rounds", "latency_device_s", "energy_device_s", "lut_reference", "lut_digest"):
+                assert getattr(before, name) == getattr(after, name) == getattr(listed, name), name
+
+    play(scene())
+
+
 def test_lists_leave_out_what_makes_them_long(tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(tmp_path) as (address, client), Agent(address):

@@ -250,6 +250,7 @@ def test_evidence_comes_back_by_task_and_sequence_however_it_arrived(store: Stor
             "pi-01", [measurement_of(lease.task_id, rounds[index], sequence=index, name=f"l{index}")]
         )
     assert [each.measurement.id for each in store.measurements("run", "latency")] == ["l0", "l1", "l2", "o0"]
+    assert [message.id for message in store.messages("run", "latency")] == ["l0", "l1", "l2", "o0"]
     with pytest.raises(BadInputError, match="measurement kind 'energy'"):
         list(store.measurements("run", "energy"))
     assert list(store.measurements("nowhere", "latency")) == []
