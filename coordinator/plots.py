@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 150
+Z95 = 1.96  # half-width of a 95 % interval in standard errors
 INK, FAINT, GRID, WARNING = "#1f2933", "#6b7885", "#e5e9ed", "#b42318"
 FREE = "#f3f5f7"  # of a cell that costs nothing, which the colours of the others leave out
 COLOURS = {"latency": "#2563a8", "energy": "#c2571a"}
@@ -231,7 +232,7 @@ def _columns(points: Sequence[NetworkPoint]) -> tuple[Array, Array, Array]:
 
 def _series(record: MetricRecord, colour: str) -> list[tuple[Sequence[NetworkPoint], dict[str, Any]]]:
     style: dict[str, Any] = {"color": colour, "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.85, "zorder": 3}
-    held_out = style | {"fmt": "o", "markersize": 4.5, "label": "held-out network, 95 % interval"}
+    held_out = style | {"fmt": "o", "markersize": 4.5, "label": "held-out network, 95 % intervals"}
     anchors = style | {"fmt": "D", "markersize": 4.5, "markerfacecolor": "white", "label": "anchor network"}
     return [(points, kind) for points, kind in ((record.networks, held_out), (record.anchors, anchors)) if points]
 
@@ -253,7 +254,8 @@ def _scatter(axes: Axes, name: str, record: MetricRecord, scale: Scale) -> None:
         axes.plot(*(v * scale.per_unit for v in raw), "x", color=FAINT, markersize=4, label="without correction")
     for points, style in _series(record, COLOURS[name]):
         measured, predicted, half = (column * scale.per_unit for column in _columns(points))
-        axes.errorbar(measured, predicted, yerr=half, **style)
+        noise = Z95 * scale.per_unit * np.array([p.measured_se or 0.0 for p in points])
+        axes.errorbar(measured, predicted, xerr=noise, yerr=half, **style)
     axes.set_xlim(*limits)
     axes.set_ylim(*limits)
     _dress(axes)
