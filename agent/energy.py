@@ -16,6 +16,7 @@ from protos.types import MeasurementPlan
 OPENING_IDLE_S = 8.0  # the baseline before the first load; at most a twentieth of the segment
 CLOSING_IDLE_S = 6.0  # the meter's answer to the last load is still to come; at most a fortieth of the segment
 GAP_S = 0.15  # set-up before each load, assumed here and measured by the runner
+IDLES = 5  # at least so many idle windows in a segment: the baseline drifts
 JITTER = 0.3  # a window is up to 30 % longer or shorter, so that switches meet every phase of the meter's clock
 SURE = 0.93  # of the time for loads is counted on when windows must shrink: they vary, and segments end unevenly
 MIN_WINDOW_S = 0.1
@@ -113,6 +114,7 @@ def fitted(plan: MeasurementPlan, items: int, networks: int) -> MeasurementPlan:
     return replace(
         plan,
         segment_s=segment_s,
+        idle_s=min(plan.idle_s, segment_s * plan.idle_share / IDLES),
         network_share=network_share,
         window_s=min(plan.window_s, max(item_s, MIN_WINDOW_S)),
         network_window_s=min(plan.network_window_s, max(network_s, MIN_NETWORK_WINDOW_S)),

@@ -284,7 +284,7 @@ class MeasurementPlan:
     latency_budget_s: float = 480.0
     energy_budget_s: float = 0.0
     window_s: float = 2.0
-    idle_s: float = 3.0
+    idle_s: float = 6.0
     idle_share: float = 0.2
     network_window_s: float = 6.0
     network_share: float = 0.15
