@@ -183,7 +183,8 @@ def _validation_notes(lut: Lut, records: list[tuple[str, MetricRecord]]) -> list
     for name, record in records:
         if record.is_corrected:
             correction = getattr(lut, name).correction.get("method", "factor")
-            notes.append(f"{name}: correction '{correction}', fitted to {record.fit_networks} other networks")
+            fitted = f"correction '{correction}', fitted to {record.fit_networks} other networks"
+            notes.append(f"{name}: {fitted if correction != 'none' else 'no correction of its own, too few networks'}")
     anchors = records[0][1].anchors
     if anchors:
         shift = lut.validation.get("anchor_shift")
