@@ -20,7 +20,14 @@ from grpc.aio import EOF, AioRpcError, StreamStreamCall
 
 from agent.spool import Spool
 from protos import agent_pb2, agent_pb2_grpc
-from protos.errors import BadInputError, EdgelutError, UnavailableError, error_of
+from protos.errors import (
+    BadInputError,
+    ConflictError,
+    EdgelutError,
+    IncompatibleError,
+    UnavailableError,
+    error_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +46,9 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),  # a new attempt is a new connection, without gRPC's own back-off
 )
+
+# Connecting again would not help: two agents of one name would throw each other out for ever.
+FINAL = (ConflictError, IncompatibleError)
 
 
 class Desk(Protocol):
@@ -110,14 +120,16 @@ class Session:
     async def run(self) -> None:
         """Connect, and connect again, until cancelled.
 
-        Raises BadInputError when the coordinator refuses this agent from the start, and UnavailableError when
-        patience_s is over.
+        Raises BadInputError when the coordinator refuses this agent from the start, ConflictError when another agent
+        has taken its name, IncompatibleError when the versions do not fit, and UnavailableError when patience_s is
+        over.
         """
         pause_s = BACKOFF_MIN_S
         while True:
             started_s = time.monotonic()
             error = await self._attempt()
-            if isinstance(error, BadInputError) and not self.welcomed:
+            refused = isinstance(error, BadInputError) and not self.welcomed
+            if refused or isinstance(error, FINAL):
                 raise error
             if self._patience_s is not None and time.monotonic() - self._heard_s > self._patience_s:
                 raise UnavailableError(f"no coordinator at {self._address} for {self._patience_s:g} s: {error}")

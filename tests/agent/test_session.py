@@ -13,7 +13,7 @@ import pytest
 from agent.session import Session
 from agent.spool import Spool
 from protos import agent_pb2
-from protos.errors import BadInputError, UnavailableError
+from protos.errors import BadInputError, ConflictError, IncompatibleError, UnavailableError
 from tests.agent.coordinator import Desk, coordinator
 from tests.agent.spaces import lease_of, tiny_run, wait
 from tests.agent.test_spool import measurement
@@ -159,6 +159,23 @@ def test_a_refused_agent_says_so_unless_it_was_welcome_before(tmp_path: Path, af
         desk.refusal = refusal
         async with coordinator(desk, port), running(session):
             await desk.until(lambda: len(desk.hellos) >= 3)
+
+    wait(work())
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(grpc.StatusCode.ALREADY_EXISTS, ConflictError), (grpc.StatusCode.UNIMPLEMENTED, IncompatibleError)],
+)
+def test_what_connecting_again_cannot_mend_ends_the_agent(
+    tmp_path: Path, status: grpc.StatusCode, error: type[Exception]
+) -> None:
+    async def work() -> None:
+        desk = Desk(refusal=(status, "another agent has your name"))
+        async with coordinator(desk) as port:
+            session = Session(f"127.0.0.1:{port}", Spool(tmp_path / "spool"), Daemon())
+            with pytest.raises(error, match="another agent has your name"):
+                await session.run()
 
     wait(work())
 
