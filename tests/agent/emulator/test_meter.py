@@ -58,6 +58,21 @@ def test_time_in_many_small_steps_or_one_is_the_same() -> None:
     assert [r.current_a for r in values] == [r.current_a for r in big.update(10.0)]
 
 
+def test_a_meter_that_was_not_read_for_hours_asks_for_the_last_minutes_only() -> None:
+    class Forgetful(StepSupply):
+        def sample(self, start_s: float, stop_s: float, step_s: float) -> tuple[list[float], list[float]]:
+            assert stop_s - start_s <= 601, "a supply keeps only so much of its past"
+            return super().sample(start_s, stop_s, step_s)
+
+    watched, unread = MeterModel(StepSupply(), CLEAN), MeterModel(Forgetful(), CLEAN)
+    for model in (watched, unread):
+        model.reading(0.0)
+    for t in range(0, 20_000, 500):
+        watched.reading(float(t))
+    seen, expected = unread.reading(20_000.0), watched.reading(20_000.0)
+    assert (seen.current_a, seen.device_time_s) == (expected.current_a, expected.device_time_s)
+
+
 def test_a_meter_in_memory_samples_in_the_clocks_time() -> None:
     clock = ManualClock()
     meter = InMemoryMeter(MeterModel(StepSupply(), CLEAN), clock)
