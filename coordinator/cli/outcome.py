@@ -19,6 +19,7 @@ from coordinator.cli.options import console, print_json
 from coordinator.record import errors_of
 from coordinator.units import percent
 from lut_store.lut import Lut
+from protos.errors import UnavailableError
 from protos.types import Run
 
 SHIFT_FINDING = 0.02  # of the anchors: beyond this two runs of one board do not describe the same board
@@ -26,11 +27,19 @@ EXIT_FAILED = 1
 
 
 def watched(link: Link, run_id: str) -> Run | None:
-    """Show the run on stderr until it ends, and give its last state; None when the operator pressed Ctrl-C."""
+    """Show the run on stderr until it ends, and give its last state; None when the operator pressed Ctrl-C.
+
+    Raises UnavailableError when the coordinator goes away meanwhile, with how to attach again.
+    """
     try:
         return progress.follow(link.client.watch(run_id), console(stderr=True))
     except KeyboardInterrupt:
         return None
+    except UnavailableError as error:
+        again = f"coordinator runs watch {run_id}{link.option}"
+        raise UnavailableError(
+            f"{error}. The run goes on when the coordinator is back; watch it again: {again}"
+        ) from error
 
 
 def detached(link: Link, run_id: str) -> None:

@@ -119,26 +119,36 @@ def resume(
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """One row per run."""
+    """One row per run; the last column says what became of it."""
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "state", "device", "space", "preset", "rounds", "widest", "device time", "begun", "LUT"):
-        found.add_column(column, no_wrap=column != "LUT")
+    for column in (
+        "run",
+        "state",
+        "device",
+        "space",
+        "preset",
+        "rounds",
+        "widest",
+        "device time",
+        "begun",
+        "LUT, or why",
+    ):
+        found.add_column(column, no_wrap=not column.startswith("LUT"))
     for run in runs:
         spec = run.spec
-        state = run.state if not run.reason or run.state == "done" else f"{run.state}: {run.reason}"
         found.add_row(
             run.run_id,
-            state[:60],
+            run.state,
             spec.device if spec else NOT_KNOWN,
             spec.space.name if spec else NOT_KNOWN,
             (spec.preset if spec.purpose == "profile" else "validate") if spec else NOT_KNOWN,
             str(run.rounds) + (f" + {run.rounds_flagged} flagged" if run.rounds_flagged else ""),
             f"±{percent(run.rel_halfwidth, sign=False)}" if run.rel_halfwidth is not None else NOT_KNOWN,
             duration(run.latency_device_s + run.energy_device_s),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created_wall_s)),
-            run.lut_reference or NOT_KNOWN,
+            time.strftime("%m-%d %H:%M", time.localtime(run.created_wall_s)),
+            run.lut_reference or run.reason or NOT_KNOWN,
             style=STYLES.get(run.state, "" if run.state in ENDED_STATES else "cyan"),
         )
     return found
