@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordinator.cli.options import CoordinatorOption, JsonOption, console, print_json
-from coordinator.units import NOT_KNOWN, duration, percent
+from coordinator.units import NOT_KNOWN, duration
 from protos.errors import NotFoundError
 from protos.types import ENDED_STATES, Run
 
@@ -50,7 +50,10 @@ def list_(
     if as_json:
         print_json(runs)
     elif runs:
-        console().print(table(runs))
+        out = console()
+        out.print(table(runs))
+        for note in notes(runs):
+            out.print(note, style="dim")
     else:
         print("No run yet. Begin one: coordinator profile --device local")
 
@@ -119,23 +122,12 @@ def resume(
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """One row per run; the last column says what became of it."""
+    """One row per run."""
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, header_style="dim")
-    for column in (
-        "run",
-        "state",
-        "device",
-        "space",
-        "preset",
-        "rounds",
-        "widest",
-        "device time",
-        "begun",
-        "LUT, or why",
-    ):
-        found.add_column(column, no_wrap=not column.startswith("LUT"))
+    for column in ("run", "state", "device", "space", "preset", "rounds", "time", "begun", "LUT"):
+        found.add_column(column, no_wrap=True)
     for run in runs:
         spec = run.spec
         found.add_row(
@@ -144,11 +136,18 @@ def table(runs: Sequence[Run]) -> Table:
             spec.device if spec else NOT_KNOWN,
             spec.space.name if spec else NOT_KNOWN,
             (spec.preset if spec.purpose == "profile" else "validate") if spec else NOT_KNOWN,
-            str(run.rounds) + (f" + {run.rounds_flagged} flagged" if run.rounds_flagged else ""),
-            f"±{percent(run.rel_halfwidth, sign=False)}" if run.rel_halfwidth is not None else NOT_KNOWN,
+            f"{run.rounds}+{run.rounds_flagged}!" if run.rounds_flagged else str(run.rounds),
             duration(run.latency_device_s + run.energy_device_s),
             time.strftime("%m-%d %H:%M", time.localtime(run.created_wall_s)),
-            run.lut_reference or run.reason or NOT_KNOWN,
+            run.lut_reference or NOT_KNOWN,
             style=STYLES.get(run.state, "" if run.state in ENDED_STATES else "cyan"),
         )
+    return found
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What does not fit into a row: why a run waits or has ended, and what the signs mean."""
+    found = [f"{run.run_id}: {run.reason}" for run in runs if run.reason and run.state != "done"]
+    if any(run.rounds_flagged for run in runs):
+        found.append("rounds: clean + flagged!; time: of the device")
     return found
