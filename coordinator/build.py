@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lut_store.estimate.energy import estimate_power
-
 from coordinator.evidence import Evidence, gather
 from coordinator.provenance import provenance
 from coordinator.tables import Tables
 from coordinator.validate import anchor_shift
+from lut_store.estimate.energy import estimate_power
 from lut_store.estimate.latency import estimate_latency
 from lut_store.lut import Lut
 from lut_store.store import Store

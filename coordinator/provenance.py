@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from lut_store.estimate.energy import PowerEstimate
 
 from coordinator.evidence import Evidence
 from coordinator.tables import known
+from lut_store.estimate.energy import PowerEstimate
 from lut_store.estimate.latency import LatencyEstimate, device_seconds
 from protos.types import Device, RunSpec
 

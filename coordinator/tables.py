@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from lut_store.estimate.energy import PowerEstimate
 
 from lut_store.estimate.correction import Correction, counts, fit_correction, kinds_of
+from lut_store.estimate.energy import PowerEstimate
 from lut_store.estimate.executions import Array, slot_items
 from lut_store.estimate.latency import Z95, LatencyEstimate
 from lut_store.estimate.validation import errors, noise_floor
