@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def test_a_meter_that_was_not_read_for_hours_asks_for_the_last_minutes_only() ->
             assert stop_s - start_s <= 601, "a supply keeps only so much of its past"
             return super().sample(start_s, stop_s, step_s)
 
-    watched, unread = MeterModel(StepSupply(), CLEAN), MeterModel(Forgetful(), CLEAN)
+    coarse = replace(CLEAN, step_s=0.1)
+    watched, unread = MeterModel(StepSupply(), coarse), MeterModel(Forgetful(), coarse)
     for model in (watched, unread):
         model.reading(0.0)
     for t in range(0, 20_000, 500):
