@@ -20,6 +20,7 @@ FASTEST_S = 0.1  # ticks below this are well timed by their polls
 FIRST_LOOK = 120  # values that are enough to find the period roughly
 SEARCH = 0.02  # how far the period may be from what the number of values says, relative
 STEP = 0.04  # of a period, between two candidates at the far end of the trace
+LOST = 1.5  # times the usual gap between polls: some were lost
 FITTING = 0.95  # share of the values that must agree with the ticks
 SLACK_S = 0.02  # of a poll's own time stamp
 
@@ -34,7 +35,7 @@ def tick_times(polled_s: Array, fresh: BoolArray) -> tuple[Array, float] | None:
     if len(found) < LEAST_VALUES or np.mean(~fresh) < LEAST_STALE:
         return None
     after_s, until_s = polled_s[found - 1], polled_s[found]  # a tick lies in between
-    mean_s = float((until_s[-1] - until_s[0]) / (len(found) - 1))
+    mean_s = _mean_gap(polled_s, fresh)
     if mean_s < FASTEST_S:
         return None
     period_s, phase_s = _search(after_s, until_s, mean_s)
@@ -51,6 +52,13 @@ def tick_times(polled_s: Array, fresh: BoolArray) -> tuple[Array, float] | None:
     times_s = polled_s.copy()
     times_s[found[inside]] = ticks_s[inside]
     return times_s, max(margin_s, 0.0) / np.sqrt(3)  # uniform within ± margin
+
+
+def _mean_gap(polled_s: Array, fresh: BoolArray) -> float:
+    """Mean time between new values (s), without stretches in which polls were lost."""
+    gap_s = np.diff(polled_s)
+    usual = gap_s < LOST * np.median(gap_s)
+    return float(gap_s[usual].sum() / max(fresh[1:][usual].sum(), 1))
 
 
 def _search(after_s: Array, until_s: Array, mean_s: float) -> tuple[float, float]:

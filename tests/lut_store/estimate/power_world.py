@@ -3,7 +3,7 @@ has two poles (or whatever is asked for), leakage follows two temperatures, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,7 +97,7 @@ class World:
     structure_sd: float = 0.01
 
     def __post_init__(self) -> None:
-        rng = self.rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         self.latency_s = rng.uniform(0.02, 0.15, len(self.spec.items))
         self.power_w = SUPPLY_V * rng.uniform(0.1, 0.5, len(self.spec.items))
         where = {(cell.layer, cell.op): i for i, item in enumerate(self.spec.items) for cell in item.cells}
@@ -115,6 +115,8 @@ class World:
         return [self.segment(index) for index in range(count)]
 
     def segment(self, index: int, chunks: int = 3) -> list[PowerTrace]:
+        """The same every time that it is asked for."""
+        self.rng = np.random.default_rng([self.seed, index])
         windows, load_w = self._windows(index)
         start_s = 1000.0 * index + 12.3
         samples = self._sample(self._at_the_board(load_w), start_s)
@@ -200,18 +202,26 @@ def cut(segment_id: str, windows: list[PowerWindow], samples: MeterSamples, chun
         last = len(times) if chunk == chunks - 1 else int(np.searchsorted(times, part[-1].ended_ns))
         out.append(
             PowerTrace(
-                segment_id, chunk, tuple(part), take(samples, slice(first, last)), MeterInfo("test", rate_hz=2.0)
+                segment_id, chunk, tuple(part), take(samples, range(first, last)), MeterInfo("test", rate_hz=2.0)
             )
         )
         first = last
     return out
 
 
-def take(samples: MeterSamples, which: slice) -> MeterSamples:
+def take(samples: MeterSamples, rows: Sequence[int]) -> MeterSamples:
+    """Some of the samples, in the given order."""
     return MeterSamples(
-        samples.t_ns[which],
-        samples.voltage_v[which],
-        samples.current_a[which],
-        samples.power_w[which],
-        samples.fresh[which],
+        **{
+            name: tuple(getattr(samples, name)[row] for row in rows)
+            for name in ("t_ns", "voltage_v", "current_a", "power_w", "fresh")
+        }
     )
+
+
+def moving_average(width_s: float) -> Filter:
+    def apply(x: Array, dt_s: float) -> Array:
+        n = round(width_s / dt_s)
+        return lfilter(np.ones(n) / n, [1], x - x[0]) + x[0]
+
+    return apply
