@@ -56,7 +56,7 @@ class Meters:
     async def running(self, wanted: str) -> AsyncIterator[Meter]:
         """The meter for a run that wants `wanted` (RunSpec.meter), sampling.
 
-        Raises UnfitError when there is none, and BadInputError when it does not answer.
+        Raises UnfitError when there is none or the run's own does not answer, BadInputError when the board's does not.
         """
         spec = wanted or self._own
         if spec == NONE:
@@ -70,7 +70,10 @@ class Meters:
             async with _sampling(self._kept):
                 yield self._kept
         else:
-            other = await asyncio.to_thread(open_meter, spec, self._clock)
+            try:
+                other = await asyncio.to_thread(open_meter, spec, self._clock)
+            except BadInputError as error:  # the run's choice, not this board's fault
+                raise UnfitError(str(error)) from error
             async with _sampling(other, close=True):
                 yield other
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from nas.opstats import network_weight_bytes, space_memory_bytes, weight_bytes
 from protos.errors import BadInputError, unknown
 from protos.types import (
     FIXED_LAYER,
+    METER_KINDS,
     SKIP,
     BlockSpec,
     CellRef,
@@ -36,6 +37,7 @@ OTHER_CONTEXT_EVERY = 8  # rounds between two looks at the other context
 STEADY_SHARE = 4  # in `steady` an execution is twelve calls: a round then holds a quarter of the networks, in turn
 WARMUP_CALLS, TIMED_CALLS = 4, 8  # calls 5 to 12 of a burst are level; the first ones still load the caches
 SHORT_ENERGY_S = 300.0  # below it an energy budget is a look with a fast meter,
+FAST_METER_HZ = 10.0
 SHORT_NETWORK_SHARE = 0.3  # and gives the networks more, so that all of them are seen once
 MAX_SEGMENT_S = 300.0  # of an energy task: long against the meter's lag, short enough to lose to an unplugged board
 
@@ -209,6 +211,7 @@ def make_run(
     not measured; choose another seed than the profile's, so that the networks are new.
     """
     amount = preset_named(preset)
+    check_meter(meter)
     validate = purpose == "validate"
     fit, validation = (0, amount.fit + amount.validation) if validate else (amount.fit, amount.validation)
     networks = draw_networks(space, seed, fit, validation, amount.anchors)
@@ -235,6 +238,22 @@ def make_run(
         )
     except ValueError as error:
         raise BadInputError(str(error)) from error
+
+
+def check_meter(meter: str) -> None:
+    """Raise BadInputError for a meter kind that no agent knows; "" and "none" are none."""
+    kind = meter.partition(":")[0].partition("?")[0]
+    if kind not in ("", "none", *METER_KINDS):
+        raise unknown("meter kind", kind, METER_KINDS)
+
+
+def for_meters(run: RunSpec, devices: Sequence[Device]) -> RunSpec:
+    """The run with energy time enough for the slowest meter of its devices: a short look is for fast meters."""
+    rates = [device.meter.rate_hz for device in devices if device.meter is not None and device.meter.rate_hz > 0]
+    plan = run.plan
+    if not 0 < plan.energy_budget_s < SHORT_ENERGY_S or not rates or min(rates) >= FAST_METER_HZ:
+        return run
+    return replace(run, plan=replace(plan, energy_budget_s=SHORT_ENERGY_S, segment_s=SHORT_ENERGY_S))
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

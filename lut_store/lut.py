@@ -174,17 +174,16 @@ class Lut:
 
         choices: whole numbers (N, L), a candidate's position for every layer. Returns (N, 2): latency_s, energy_j; a
         metric that was not measured is NaN. Raises BadChoiceError (a ValueError) naming the first cell that is out of
-        range or not allowed, and MissingCellError (a ValueError) naming the first allowed cell, or stem or head
-        operator, without a number.
+        range or not allowed, and MissingCellError (a ValueError) naming the first allowed cell without a number. A
+        metric whose stem or head has no number counts as not measured.
         """
         checked = self._choices(choices)
-        self._require_fixed()
         try:
             sums = self._sums.sums(checked)  # (N, 2)
         except UnusableChoiceError as error:
             raise self._unusable(checked, error.row, error.layer) from None
         for column, (_, metric) in enumerate(self._metrics()):
-            if metric is None:
+            if metric is None or self._lacks_fixed(metric):
                 sums[:, column] = np.nan
         return sums
 
@@ -229,16 +228,9 @@ class Lut:
         )
         return MissingCellError(f"{self.reference}: {self._name(layer, op)} has no {lacking}; it was not measured")
 
-    def _require_fixed(self) -> None:
-        if not self.fixed_included:
-            return
-        for name, metric in self._metrics():
-            if metric is not None and np.isnan(metric.fixed_corrected).any():
-                index = int(np.flatnonzero(np.isnan(metric.fixed_corrected))[0])
-                raise MissingCellError(
-                    f"{self.reference}: {self.fixed_name(index)} has no {name}; it was not measured, "
-                    "and no network can be predicted without it"
-                )
+    def _lacks_fixed(self, metric: Metric) -> bool:
+        """Whether stem or head has no number, so that no network can be predicted in this metric."""
+        return self.fixed_included and bool(np.isnan(metric.fixed_corrected).any())
 
     def fixed_name(self, index: int) -> str:
         """ "stem0", "head2": the name in frame() of the index-th of stem and head."""
@@ -248,9 +240,11 @@ class Lut:
     @cached_property
     def _sums(self) -> SumTable:
         free = np.where(self.allowed, 0.0, np.nan)
-        latency, energy = (free if metric is None else metric.corrected for _, metric in self._metrics())
+        latency, energy = (
+            free if metric is None or self._lacks_fixed(metric) else metric.corrected for _, metric in self._metrics()
+        )
         fixed = (self.fixed_latency_corrected_s, self.fixed_energy_corrected_j)
-        # Not included or not measured: nothing to add. A missing number never comes here (_require_fixed).
+        # Not included or not measured: nothing to add.
         return SumTable.of(latency, energy, complex(*(0.0 if np.isnan(value) else value for value in fixed)))
 
     @cached_property

@@ -25,6 +25,10 @@ CONTEXTS: tuple[str, ...] = ("cold", "steady")
 ROLES = ("fit", "validation", "anchor")
 EMULATIONS = ("none", "meter", "device")
 SUBJECTS = ("idle", "item", "network", "gap")
+METER_KINDS = (
+    "atorch", "auto", "avhzy", "csv", "dl24m", "emulated", "hwmon", "j7c", "pi5-pmic", "ppk2", "rapl", "replay",
+    "smartpower2", "smartpower3", "tc66c", "um24c", "um25c", "um34c",
+)  # fmt: skip
 RUN_STATES = ("queued", "latency", "energy", "building", "done", "failed", "cancelled")
 ENDED_STATES = ("done", "failed", "cancelled")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 import time
@@ -117,6 +118,7 @@ def run(spec: RunSpec, *, detach: bool, coordinator: str, as_json: bool) -> None
 def run_on(link: Link, spec: RunSpec, *, detach: bool = False, as_json: bool = False) -> None:
     """`run` over a link that is there."""
     from coordinator.cli.local import is_local, spec_device
+    from coordinator.plan import for_meters
 
     if spec.device == LOCAL:
         spec = replace(spec, device=spec_device(link))
@@ -127,11 +129,13 @@ def run_on(link: Link, spec: RunSpec, *, detach: bool = False, as_json: bool = F
             f"--device local"
         )
     with agent_for(link, spec):
-        announce(spec, fitting(spec.device, link.client.devices()))
+        devices = fitting(spec.device, link.client.devices())
+        spec = for_meters(spec, devices)
+        announce(spec, devices)
         run_id = new_run_id()
         link.client.submit(spec, run_id)
         if detach:
-            print(run_id)
+            print(json.dumps({"run_id": run_id}) if as_json else run_id)
         else:
             stay(link, run_id, as_json=as_json)
 

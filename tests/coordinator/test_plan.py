@@ -15,7 +15,9 @@ from coordinator.plan import (
     Preset,
     architectures,
     check_memory,
+    check_meter,
     draw_networks,
+    for_meters,
     make_run,
     plan_items,
     preset_plan,
@@ -25,7 +27,18 @@ from nas.opstats import space_memory_bytes
 from nas.space import builtin_spaces, load_space
 from protos.convert import from_message, to_message
 from protos.errors import BadInputError
-from protos.types import FIXED_LAYER, BlockSpec, Cell, CellRef, Device, HostFacts, Layer, RunSpec, SearchSpace
+from protos.types import (
+    FIXED_LAYER,
+    BlockSpec,
+    Cell,
+    CellRef,
+    Device,
+    HostFacts,
+    Layer,
+    MeterInfo,
+    RunSpec,
+    SearchSpace,
+)
 
 SPACE = load_space("fbnet-cifar10")
 PI_3B = Device("pi-01", "rpi3b", facts=HostFacts(memory_bytes=906 << 20))
@@ -246,3 +259,25 @@ def test_a_steady_round_holds_a_share_of_the_networks() -> None:
     steady = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", context="steady").plan
     assert (cold.networks_per_round, cold.paths_per_round) == (0, 55)
     assert (steady.networks_per_round, steady.paths_per_round) == (14, 14)
+
+
+@pytest.mark.parametrize(
+    "meter", ["", "none", "emulated", "um25c:/dev/rfcomm0", "csv:/dev/ttyACM0?columns=t,v,i", "auto"]
+)
+def test_meters_that_agents_know_are_taken(meter: str) -> None:
+    check_meter(meter)
+
+
+def test_a_mistyped_meter_is_refused_before_the_run() -> None:
+    with pytest.raises(BadInputError, match="um25c"):
+        make_run(load_space("fbnet-cifar10"), "rpi3b", meter="um25:/dev/rfcomm0")
+
+
+@pytest.mark.parametrize(("rate_hz", "budget_s"), [(2.0, 300.0), (50.0, 60.0), (0.0, 60.0)])
+def test_a_slow_meter_gets_more_than_a_short_look(rate_hz: float, budget_s: float) -> None:
+    run = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="quick")
+    board = Device("pi-01", "rpi3b", meter=MeterInfo("um25c", rate_hz=rate_hz))
+    assert for_meters(run, [board]).plan.energy_budget_s == budget_s
+    assert for_meters(run, []).plan == run.plan
+    standard = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard")
+    assert for_meters(standard, [board]) == standard

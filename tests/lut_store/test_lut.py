@@ -262,13 +262,18 @@ def test_a_cell_without_a_number_is_named_and_the_others_can_be_predicted() -> N
     assert not np.isnan(partial.predict([[4, 4, 3, 4]])).any()
 
 
-def test_a_fixed_operator_without_a_number_is_named() -> None:
+def test_a_metric_without_a_fixed_operator_counts_as_not_measured() -> None:
     lut = lut_of()
-    assert lut.latency is not None
-    nothing = changed(lut.latency.fixed_value, 1, np.nan)
-    partial = replace(lut, latency=replace(lut.latency, fixed_value=nothing, fixed_corrected=nothing))
-    with pytest.raises(MissingCellError, match="head0 has no latency"):
-        partial.predict([[0, 0, 0, 0]])
+    assert lut.energy is not None
+    nothing = changed(lut.energy.fixed_value, 1, np.nan)
+    partial = replace(lut, energy=replace(lut.energy, fixed_value=nothing, fixed_corrected=nothing))
+    choices = np.zeros((1, len(lut.space.layers)), np.int64)
+    latency_s, energy_j = partial.predict(choices)[0]
+    assert latency_s == lut.predict(choices)[0, 0]
+    assert np.isnan(energy_j)
+    assert np.isnan(partial.predict_interval(choices)[0, 1]).all()
+    with pytest.raises(BadChoiceError, match="out of range"):
+        partial.predict(choices + 99)
 
 
 @pytest.mark.parametrize("choices", [[0, 0, 0, 0], [[0, 0, 0]], [[0.0, 0.0, 0.0, 0.0]], [[True] * 4], "0000", [[]]])
@@ -381,3 +386,11 @@ def test_from_items_spreads_operators_over_their_cells() -> None:
     assert np.isnan(metric.value[2, 7])
     assert np.isnan(metric.value[3, 7])
     assert metric.value[2, SKIP] == metric.se[2, SKIP] == metric.n[2, SKIP] == 0
+
+
+def test_the_package_offers_the_lut() -> None:
+    import lut_store
+
+    assert lut_store.Lut is Lut
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = lut_store.nothing

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.emulator.meters import atorch, avhzy, csv, smartpower3, tc66c
-from agent.meters import Reading, decoder, identify
+from agent.meters import Reading, decoder, identify, kinds
 from agent.meters.avhzy import RESET_TIMER, STOP, start_command
 from agent.meters.tc66c import CIPHER, crc16
 from protos.errors import BadInputError
+from protos.types import METER_KINDS
 from tests.agent.meters.helpers import feed_in_pieces, mutate
 
 # From the protocols' descriptions; the ATORCH reports were captured from real meters.
@@ -234,3 +235,7 @@ def test_frames_carry_values_to_within_a_step(kind: Kind) -> None:
     (reading,) = decoder(kind.name).feed(kind.encode(original))
     assert reading.voltage_v == pytest.approx(original.voltage_v, abs=kind.voltage_step_v)
     assert reading.current_a == pytest.approx(original.current_a, abs=kind.current_step_a)
+
+
+def test_the_vocabulary_names_every_kind() -> None:
+    assert set(kinds()) == set(METER_KINDS)
