@@ -38,6 +38,16 @@ _OPTIONS = (
 )
 
 
+def checked_address(address: str) -> str:
+    """`address` when it is HOST:PORT. Raises BadInputError when it is not: gRPC would dial something else."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise BadInputError(
+            f"{address!r} is no address of a coordinator; write HOST:PORT, for example {DEFAULT_ADDRESS}"
+        )
+    return address
+
+
 class Coordinator:
     """A connection to the coordinator at `address` (HOST:PORT; by default EDGELUT_COORDINATOR, else 127.0.0.1:7443).
 
@@ -46,7 +56,7 @@ class Coordinator:
     """
 
     def __init__(self, address: str | None = None, *, timeout_s: float = TIMEOUT_S, cache: Path | None = None) -> None:
-        self.address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        self.address = checked_address(address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS)
         self._timeout_s = timeout_s
         self._cache = _Cache(cache or cache_directory())
         self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +49,7 @@ def list_(
     with connected(coordinator) as link:
         runs = link.client.runs(limit)
     if as_json:
-        print_json(runs)
+        print_json([record(run) for run in runs])
     elif runs:
         out = console()
         out.print(table(runs))
@@ -56,6 +57,24 @@ def list_(
             out.print(note, style="dim")
     else:
         print("No run yet. Begin one: coordinator profile --device local")
+
+
+def record(run: Run) -> dict[str, Any]:
+    """A run for JSON: of its specification what tells runs apart, and the space by its name."""
+    document = dataclasses.asdict(dataclasses.replace(run, spec=None))
+    if run.spec is not None:
+        spec, plan = run.spec, run.spec.plan
+        document["spec"] = {
+            "device": spec.device,
+            "space": spec.space.name,
+            "preset": spec.preset,
+            "purpose": spec.purpose,
+            "meter": spec.meter,
+            "dedupe": spec.dedupe,
+            "seed": spec.seed,
+            "plan": dataclasses.asdict(plan),
+        }
+    return document
 
 
 @app.command()
@@ -86,7 +105,7 @@ def cancel(run: RunArgument, coordinator: CoordinatorOption = "", as_json: JsonO
     with connected(coordinator) as link:
         found = link.client.cancel(run)
     if as_json:
-        print_json(found)
+        print_json(record(found))
     else:
         print(f"Run {run} is {found.state}. Go on with it: coordinator runs resume {run}")
 

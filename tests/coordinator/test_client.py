@@ -19,7 +19,7 @@ from coordinator import client as client_module
 from coordinator import embedded
 from coordinator.client import Coordinator, cache_directory
 from lut_store.store import Store
-from protos.errors import AmbiguousError, NotFoundError, StorageError, UnavailableError
+from protos.errors import AmbiguousError, BadInputError, NotFoundError, StorageError, UnavailableError
 from protos.types import Configuration, LutQuery
 from tests.coordinator.scripted import SPACE, Agent, play, spec_of, until, url_of
 from tests.lut_store.samples import lut_of
@@ -217,3 +217,9 @@ def test_a_database_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
         embedded.connect(database_url=url_of(tmp_path)),
     ):
         pass
+
+
+@pytest.mark.parametrize("address", ["garbage", "127.0.0.1:99999", ":7443", "host:port", "127.0.0.1"])
+def test_what_is_no_address_is_refused_before_anything_is_dialled(address: str) -> None:
+    with pytest.raises(BadInputError, match="write HOST:PORT"):
+        Coordinator(address)
