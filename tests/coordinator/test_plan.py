@@ -273,7 +273,7 @@ def test_a_mistyped_meter_is_refused_before_the_run() -> None:
         make_run(load_space("fbnet-cifar10"), "rpi3b", meter="um25:/dev/rfcomm0")
 
 
-@pytest.mark.parametrize(("rate_hz", "budget_s"), [(2.0, 300.0), (50.0, 60.0), (0.0, 60.0)])
+@pytest.mark.parametrize(("rate_hz", "budget_s"), [(2.0, 600.0), (50.0, 60.0), (0.0, 60.0)])
 def test_a_slow_meter_gets_more_than_a_short_look(rate_hz: float, budget_s: float) -> None:
     run = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="quick")
     board = Device("pi-01", "rpi3b", meter=MeterInfo("um25c", rate_hz=rate_hz))
