@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
+# Small matrices, few cores: threads of the linear algebra cost more than they give, and disturb measurements.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
 
 FIGURES := fidelity truth spread device-time overhead ingest
 BENCHES := $(addprefix bench-,$(FIGURES))
