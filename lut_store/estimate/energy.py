@@ -17,7 +17,7 @@ from lut_store.estimate.correction import counts
 from lut_store.estimate.energy_error import uncertainty
 from lut_store.estimate.energy_fit import Fit, fit
 from lut_store.estimate.energy_lag import Lag
-from lut_store.estimate.energy_trace import IDLE, Segment, read_segment
+from lut_store.estimate.energy_trace import IDLE, Segment, duration_s, read_segment
 from lut_store.estimate.executions import slot_items
 from protos.errors import BadInputError
 from protos.types import PowerTrace, RunSpec
@@ -25,6 +25,7 @@ from protos.types import PowerTrace, RunSpec
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+MOST_ROWS = 30_000  # of the fit: what comes faster is averaged, to bins of 0.05 s in 25 minutes
 LEAST_SAMPLES = 1.0  # a load that the samples show less than this, in sum, was not seen
 DISTURBED = 0.5  # robust weight below which a sample counts as disturbed
 SPREAD_STEPS = 50  # of the iteration for the structural spread; it settles in a few
@@ -106,7 +107,8 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> P
     powers. Everything is NaN when there is no usable sample. Raises BadInputError for traces that contradict
     themselves, and for traces without any idle time, above which nothing could be measured.
     """
-    read = [segment for chunks in segments if (segment := read_segment(spec, chunks)) is not None]
+    bin_s = sum(map(duration_s, segments)) / MOST_ROWS
+    read = [segment for chunks in segments if (segment := read_segment(spec, chunks, bin_s)) is not None]
     items, loads = len(spec.items), len(spec.items) + len(spec.networks)
     if not read:
         return _nothing(items, loads)
@@ -114,7 +116,7 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> P
         raise BadInputError("the power traces hold no idle time, so there is nothing to measure the loads above")
     found = fit(read, loads)
     windows, active_s = _visits(read, loads)
-    error = uncertainty(found, loads, windows)
+    error = uncertainty(found, windows)
     lags = [Lag.of(row) for row in found.parameters.lags]
     samples, seen = _samples(found, lags, loads)
     known = (seen >= LEAST_SAMPLES) & (windows > 0)

@@ -14,7 +14,7 @@ from lut_store.estimate.energy_lag import SHAPE
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-LEAST_WINDOWS = 3  # of a load, before the scatter between its windows says something
+PIECES = 4  # of a load at least: where it had fewer windows, they are cut into pieces
 LEAST_LOADS = 10
 LEAST_FREE = 0.1  # share of a residual that the fit has left free, below which it is not stretched further
 
@@ -29,7 +29,7 @@ class Uncertainty:
     degrees: float  # effective parameters of the fit
 
 
-def uncertainty(fit: Fit, loads: int, windows: IntArray) -> Uncertainty:
+def uncertainty(fit: Fit, windows: IntArray) -> Uncertainty:
     """`windows` (loads,): how many windows each load had.
 
     Three parts: the covariance of a robust fit with a fitted lag; its scale from the influence function (Huber 1981);
@@ -37,7 +37,7 @@ def uncertainty(fit: Fit, loads: int, windows: IntArray) -> Uncertainty:
     what the fit took of them (Bell and McCaffrey 2002). The last catches what is common to the values of a window:
     noise with a memory, a lag that is not quite right, loads that differ from window to window.
     """
-    solution = fit.solution
+    solution, loads = fit.solution, len(windows)
     inverse = solution.inverse(np.eye(len(solution.coefficients)))
     degrees = float(np.sum(solution.normal.gram * inverse))
     variance = _variance(fit, degrees)
@@ -46,27 +46,29 @@ def uncertainty(fit: Fit, loads: int, windows: IntArray) -> Uncertainty:
     information = (fit.weight[:, None] * fit.slopes).T @ fit.slopes - cross.T @ answer
     information[np.diag_indices_from(information)] += variance * fit.precision
     follows = answer[:loads] @ linalg.solve(information, answer[:loads].T, assume_a="pos")
-    inflation = _inflation(fit, inverse, np.flatnonzero(windows[:loads] >= LEAST_WINDOWS))
+    inflation = _inflation(fit, inverse, windows)
     covariance = variance * inflation * (inverse[:loads, :loads] + follows)
     return Uncertainty(covariance, variance, inflation, degrees)
 
 
 def _variance(fit: Fit, degrees: float) -> float:
-    scaled = fit.residual_w * np.sqrt(fit.traces.weight)
+    scaled = fit.residual_w * np.sqrt(fit.even)
     u2 = np.minimum((scaled / (BISQUARE * fit.noise_w)) ** 2, 1.0)
     slope = np.mean(np.where(u2 < 1, (1 - u2) * (1 - 5 * u2), 0.0))
     squares = float(np.sum((fit.robust * scaled) ** 2)) / max(len(scaled) - degrees, 1.0)
     return squares * float(np.mean(fit.robust)) / max(float(slope), 0.1) ** 2
 
 
-def _inflation(fit: Fit, inverse: Array, loads: IntArray) -> float:
+def _inflation(fit: Fit, inverse: Array, windows: IntArray) -> float:
     """Variance of influence summed over windows, relative to independent values; at least 1."""
+    loads = np.flatnonzero(windows)
     if len(loads) < LEAST_LOADS:
         return 1.0
+    pieces = int(np.ceil(PIECES / np.median(windows[loads])))
     root = np.sqrt(fit.weight)
     design = fit.solution.normal.design.sorted_indices()
     of_windows = of_values = 0.0
-    for rows in _window_rows(fit):
+    for rows in (part for window in _window_rows(fit) for part in np.array_split(window, pieces)):
         rows = rows[root[rows] > 0]
         columns, z = _dense(design, rows, root)
         hat = z @ inverse[np.ix_(columns, columns)] @ z.T

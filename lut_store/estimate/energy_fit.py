@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 START_SPREADS_S = (0.02, 0.06, 0.15, 0.4, 1.0)
-START_DELAYS = (0.0, 0.5, 1.0, 1.5, 2.0)  # mean delay in spreads
+START_DELAYS_S = (0.0, 0.05, 0.15, 0.3, 0.5)
 START_ROWS = 4000  # of a meter, from which its start is chosen
 START_SMOOTHNESS = 30.0
 # Prior standard deviations of a lag's parameters. Only the kind is ever decided by them.
@@ -35,10 +35,12 @@ HUBER = 1.5  # robust standard deviations: first weights
 BISQUARE = 6.0  # the final ones: what is beyond, bursts of other work, counts nothing at all
 ROUNDS = 5
 MAD = 1.4826
+IDLE_SHARE = 0.5  # a row that shows less load than this is idle: a busy board may be noisier than the meter
+LEAST_NOISE_W = 1e-9
 # A chip that is warm from the last seconds leaks more: some 3 K/W and 4 mW/K, within some ten seconds. Idle windows are
 # then too high and loads too low; the slow rest of the warmth is part of the baseline.
 WARMTH_S = 10.0
-WARMTH, WARMTH_SD = 0.01, 0.01  # of the load's power
+WARMTH, WARMTH_SD = 0.005, 0.01  # of the load's power: 3 K/W and 4 mW/K are 0.012, a board that does not leak 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +121,11 @@ class Fit:
     smoothness: float
     slopes: Array
     precision: Array
-    weight: Array  # (n,) final, robust and by count
+    weight: Array  # (n,) final
+    even: Array  # (n,) without the robust part: by count, and by the noise of idle and of loaded rows
     robust: Array  # (n,) the robust part
     residual_w: Array  # (n,)
-    noise_w: float  # robust standard deviation of a row of usual count
+    noise_w: float  # robust standard deviation of a loaded row of usual count
 
 
 class Fitter:
@@ -133,7 +136,7 @@ class Fitter:
         self._numbers, self._q = traces.columns
         self._hats, self._roughness = traces.baseline
         self._meter = [traces.meters.index(s.meter) for s in traces.segments]
-        self._weight = traces.weight
+        self._weight = self._even = traces.weight  # with and without the robust part
         self._smoothness = START_SMOOTHNESS
         self._warmth: Array | None = None
         self._noise_w = 0.0
@@ -148,7 +151,7 @@ class Fitter:
             self._warm(solution.coefficients)
             normal = self._normal(parameters)
             self._smoothness = normal.smoothness(self._prior())
-            robust = self._reweigh(normal.solve(self._prior(), self._smoothness), HUBER if round_ < 2 else None)
+            self._reweigh(normal.solve(self._prior(), self._smoothness), HUBER if round_ < 2 else None)
             parameters, solution = self._improve(parameters, PARAMETERS)
         residual_w = solution.residual(self.traces.power_w)
         slopes = self._slopes(parameters, solution.coefficients)
@@ -162,7 +165,8 @@ class Fitter:
             slopes,
             precision,
             self._weight,
-            robust,
+            self._even,
+            self._weight / self._even,
             residual_w,
             self._noise_w,
         )
@@ -170,9 +174,9 @@ class Fitter:
     def start(self) -> Array:
         """Parameters (PARAMETERS,) of the best of a few lags; for the traces of one meter."""
         candidates = [
-            np.concatenate([[delay * spread_s, np.log(spread_s), USUAL_POLE_SHARE], np.zeros(PARAMETERS - SHAPE)])
+            np.concatenate([[delay_s, np.log(spread_s), USUAL_POLE_SHARE], np.zeros(PARAMETERS - SHAPE)])
             for spread_s in START_SPREADS_S
-            for delay in START_DELAYS
+            for delay_s in START_DELAYS_S
         ]
         still = np.zeros(len(self.traces.segments))
         return min(candidates, key=lambda c: self._solve(Parameters(c[None], still)).loss)
@@ -282,13 +286,18 @@ class Fitter:
         parts = [_warmth(s, power_w, n) for s, n in zip(self.traces.segments, self._numbers, strict=True)]
         self._warmth = np.concatenate(parts)
 
-    def _reweigh(self, solution: Solution, huber: float | None) -> Array:
-        """Set the weights by the residuals; the robust part of them (n,)."""
+    def _reweigh(self, solution: Solution, huber: float | None) -> None:
+        """Set the weights by the residuals."""
         scaled = solution.residual(self.traces.power_w) * np.sqrt(self.traces.weight)
-        self._noise_w = max(MAD * float(np.median(np.abs(scaled))), 1e-9)
-        robust = _bisquare(scaled / self._noise_w) if huber is None else _huber(scaled / self._noise_w, huber)
-        self._weight = self.traces.weight * robust
-        return robust
+        noise_w = np.empty_like(scaled)
+        shown = solution.normal.design[:, : self._q] @ np.ones(self._q)
+        idle = shown < IDLE_SHARE
+        for rows in (idle, ~idle):
+            noise_w[rows] = max(MAD * float(np.median(np.abs(scaled[rows]))), LEAST_NOISE_W) if rows.any() else 1.0
+        self._noise_w = float(np.median(noise_w[~idle])) if (~idle).any() else float(noise_w[0])
+        self._even = self.traces.weight * (self._noise_w / noise_w) ** 2
+        z = scaled / noise_w
+        self._weight = self._even * (_bisquare(z) if huber is None else _huber(z, huber))
 
 
 def fit(segments: Sequence[Segment], loads: int) -> Fit:

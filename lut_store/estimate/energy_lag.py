@@ -17,21 +17,22 @@ from lut_store.estimate.energy_trace import GAP, IDLE, UNKNOWN, Segment
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# The correction's corners, in spreads from the mean delay; it is zero at both ends.
-CORNERS = np.array([-2.5, -1.5, -1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1.5, 2.25, 3.5, 5.0, 8.0])
-SHAPE = 3  # mean, log spread and kind stand first in the parameters of a lag
+# The correction's corners, in spreads from the dead time; it is zero at both ends.
+CORNERS = np.array([0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.9, 2.4, 3.0, 4.0, 5.5, 7.5, 10.0])
+SHAPE = 3  # delay, log spread and kind stand first in the parameters of a lag
 PARAMETERS = SHAPE + len(CORNERS) - 2
-LOWEST = np.array([-5.0, np.log(0.003), 0.02])  # of mean_s, log spread_s, pole_share
-HIGHEST = np.array([10.0, np.log(5.0), 1.0])
+# Of delay_s, log spread_s and pole_share. A meter cannot show what is still to come, but its times may be a little off.
+LOWEST = np.array([-0.1, np.log(0.003), 0.02])
+HIGHEST = np.array([5.0, np.log(5.0), 1.0])
 STEPS = np.array([4e-3, 0.02, 0.02])  # of the numerical derivative
 SETTLED = 10.0  # time constants
 
 
 @dataclass(frozen=True)
 class Lag:
-    """mean_s and spread_s: mean and standard deviation of the impulse response. pole_share: 1 a pole, 0 an average."""
+    """delay_s: dead time; spread_s: standard deviation of the impulse response; pole_share: 1 a pole, 0 an average."""
 
-    mean_s: float
+    delay_s: float
     spread_s: float
     pole_share: float
     bumps: Array  # (len(CORNERS) - 2,)
@@ -52,19 +53,17 @@ class Lag:
         return float(np.sqrt(12 * max(1 - self.pole_share**2, 0.0)) * self.spread_s)
 
     @property
-    def delay_s(self) -> float:
-        return self.mean_s - self.pole_s - self.average_s / 2
+    def mean_s(self) -> float:
+        """Of the impulse response, correction included."""
+        corners_s = CORNERS * self.spread_s
+        bumps = np.concatenate([[0.0], self.bumps, [0.0]])
+        return self.delay_s + self.pole_s + self.average_s / 2 - float(np.trapezoid(bumps, corners_s))
 
     @property
     def memory_s(self) -> float:
         """After this a step is over."""
-        parametric_s = self.delay_s + self.average_s + SETTLED * self.pole_s
-        return max(parametric_s, self.mean_s + float(CORNERS[-1]) * self.spread_s)
-
-    @property
-    def lead_s(self) -> float:
-        """Before this nothing of a step is seen."""
-        return min(self.delay_s, self.mean_s + float(CORNERS[0]) * self.spread_s)
+        parametric_s = self.average_s + SETTLED * self.pole_s
+        return self.delay_s + max(parametric_s, float(CORNERS[-1]) * self.spread_s)
 
     def step(self, age_s: Array) -> Array:
         """The share of a step that is seen so long after it."""
@@ -76,7 +75,7 @@ class Lag:
 
         seen = (ramp(u) - ramp(u - width_s)) / width_s if width_s > 1e-4 else -np.expm1(-np.maximum(u, 0.0) / pole_s)
         if self.bumps.any():
-            corners_s = self.mean_s + CORNERS * self.spread_s
+            corners_s = self.delay_s + CORNERS * self.spread_s
             seen = seen + np.interp(age_s, corners_s, np.concatenate([[0.0], self.bumps, [0.0]]))
         return np.asarray(seen)
 
@@ -120,7 +119,7 @@ class Steps:
             change = (Lag.of(up).step(self.age_s) - Lag.of(down).step(self.age_s)) / (up[index] - down[index])
             out[:, index] = np.bincount(self.row, height * change, rows)
         lag = Lag.of(parameters)
-        place = np.interp((self.age_s - lag.mean_s) / lag.spread_s, CORNERS, np.arange(len(CORNERS), dtype=np.float64))
+        place = np.interp((self.age_s - lag.delay_s) / lag.spread_s, CORNERS, np.arange(len(CORNERS), dtype=np.float64))
         left = np.minimum(place.astype(np.int64), len(CORNERS) - 2)
         share = place - left
         flat = np.bincount(self.row * len(CORNERS) + left, height * (1 - share), rows * len(CORNERS))
@@ -136,7 +135,7 @@ def _of(power_w: Array, column: IntArray) -> Array:
 def steps_of(segment: Segment, columns: IntArray, late_s: float, lag: Lag) -> Steps:
     """`columns` (m,) of the segment's windows; late_s: delay of this segment's values beyond the lag's."""
     time_s = segment.time_s - late_s
-    newest = np.maximum(np.searchsorted(segment.start_s, time_s - lag.lead_s, side="right") - 1, 0)
+    newest = np.maximum(np.searchsorted(segment.start_s, time_s - lag.delay_s, side="right") - 1, 0)
     active, back = np.arange(len(time_s)), 0
     parts: list[tuple[IntArray, Array, IntArray, NDArray[np.bool_]]] = []
     while len(active):

@@ -16,7 +16,6 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 IDLE, GAP, UNKNOWN = -1, -2, -3  # loads that are neither item nor network
-BIN_S = 0.05  # what comes faster is averaged: a switch of the load is known no better, and 20 Hz are soon fitted
 SET_UP_S = 0.5  # time between two windows up to this is set-up; in more of it anything may have happened
 OVERLAP_S = 1e-3
 POLLED_SD_S = 0.01  # between segments: of the age of values whose ticks are not known
@@ -47,8 +46,16 @@ class Segment:
         return _load_at(self.start_s, self.load, time_s)
 
 
-def read_segment(spec: RunSpec, chunks: Sequence[PowerTrace]) -> Segment | None:
+def duration_s(chunks: Sequence[PowerTrace]) -> float:
+    """From the beginning of the first window to the end of the last."""
+    times_ns = [t for chunk in chunks for w in chunk.windows for t in (w.started_ns, w.ended_ns)]
+    return (max(times_ns) - min(times_ns)) * 1e-9 if times_ns else 0.0
+
+
+def read_segment(spec: RunSpec, chunks: Sequence[PowerTrace], bin_s: float = 0.0) -> Segment | None:
     """The chunks of one segment, in any order; None when they hold no window or no fresh value.
+
+    Values that come faster than one in bin_s are averaged over that time: the lag that is fitted then contains it.
 
     Raises BadInputError when windows overlap or name an item or network that the run does not have.
     """
@@ -70,7 +77,7 @@ def read_segment(spec: RunSpec, chunks: Sequence[PowerTrace]) -> Segment | None:
     if not used.any():
         return None
     volts, amps = voltage_v[order][used], current_a[order][used]
-    columns, count = _binned(time_s[used], np.stack([time_s[used], volts * amps, amps, volts]))
+    columns, count = _binned(time_s[used], np.stack([time_s[used], volts * amps, amps, volts]), bin_s)
     meter = chunks[0].meter
     return Segment(
         f"{meter.kind} {meter.model} {meter.serial} {meter.port}",
@@ -123,9 +130,9 @@ def _load_at(start_s: Array, load: IntArray, time_s: Array) -> IntArray:
     return found
 
 
-def _binned(time_s: Array, columns: Array) -> tuple[Array, Array]:
-    """columns (c, n) averaged over bins of BIN_S, and how many values are in each bin."""
-    number = np.floor(time_s / BIN_S)
+def _binned(time_s: Array, columns: Array, bin_s: float) -> tuple[Array, Array]:
+    """columns (c, n) averaged over bins of bin_s, and how many values are in each bin."""
+    number = np.floor(time_s / bin_s) if bin_s > 0 else np.arange(len(time_s))
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     count = np.diff(starts, append=len(time_s)).astype(np.float64)
     return np.add.reduceat(columns, starts, axis=1) / count, count

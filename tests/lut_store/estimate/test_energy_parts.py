@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lut_store.estimate.energy_clock import tick_times
 from lut_store.estimate.energy_lag import CORNERS, PARAMETERS, SHAPE, Lag, column_numbers, steps_of
 from lut_store.estimate.energy_trace import GAP, IDLE, UNKNOWN, read_segment
-from tests.lut_store.estimate.power_world import World, run_spec, take
+from tests.lut_store.estimate.power_world import World, run_spec
 
 BUMPS = np.zeros(len(CORNERS) - 2)
 
@@ -61,15 +61,15 @@ def test_without_an_even_tick_the_polls_times_stand() -> None:
     assert tick_times(polled_s, chaotic) is None
 
 
-lags = st.builds(Lag, st.floats(-0.2, 3.0), st.floats(0.005, 1.5), st.floats(0.02, 1.0), st.just(BUMPS))
+lags = st.builds(Lag, st.floats(-0.1, 3.0), st.floats(0.005, 1.5), st.floats(0.02, 1.0), st.just(BUMPS))
 
 
 @settings(max_examples=100, deadline=None)
 @given(lag=lags)
 def test_a_step_rises_from_nothing_to_all(lag: Lag) -> None:
-    age_s = np.linspace(lag.lead_s - 1, lag.memory_s + 1, 4001)
+    age_s = np.linspace(lag.delay_s - 1, lag.memory_s + 1, 4001)
     seen = lag.step(age_s)
-    assert np.abs(seen[age_s < lag.lead_s]).max() < 1e-9
+    assert np.abs(seen[age_s < lag.delay_s]).max() < 1e-9
     assert np.abs(seen[age_s > lag.memory_s] - 1).max() < 1e-3
     assert np.diff(seen).min() > -1e-9
     mean_s = age_s[-1] - np.trapezoid(seen, age_s)  # of the impulse response
@@ -137,13 +137,12 @@ def test_short_unlogged_time_is_set_up() -> None:
 
 
 def test_fast_values_are_averaged_in_bins() -> None:
-    world = World(SPEC, rate_hz=400.0, poll_s=0.0)
-    segment = read_segment(SPEC, world.segment(0))
-    assert segment is not None
-    assert len(segment.time_s) == pytest.approx(20 * 60, rel=0.05)
-    assert np.median(segment.count) == 20
-    slow = read_segment(
-        SPEC, [replace(c, samples=take(c.samples, range(0, len(c.samples.t_ns), 200))) for c in world.segment(0)]
-    )
-    assert slow is not None
-    assert set(slow.count) == {1.0}
+    chunks = World(SPEC, rate_hz=400.0, poll_s=0.0).segment(0)
+    fine, coarse = read_segment(SPEC, chunks), read_segment(SPEC, chunks, bin_s=0.05)
+    assert fine is not None
+    assert coarse is not None
+    assert len(fine.time_s) == pytest.approx(400 * fine.end_s, rel=0.02)
+    assert len(coarse.time_s) == pytest.approx(20 * fine.end_s, rel=0.02)
+    assert np.median(coarse.count) == 20
+    assert coarse.count.sum() == fine.count.sum() == len(fine.time_s)
+    assert coarse.power_w @ coarse.count == pytest.approx(fine.power_w.sum())
