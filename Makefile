@@ -14,7 +14,7 @@ BENCHES := $(addprefix bench-,$(FIGURES))
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
-	@echo "  make bench-NAME   One figure alone: $(FIGURES)"
+	@echo "  make bench-NAME   One figure alone (ARGS=--long: in full): $(FIGURES)"
 
 setup: ## .venv with everything in it, torch as a CPU build; quick when it is already there
 	@scripts/setup
@@ -42,7 +42,7 @@ bench-long: setup ## The figures that take longer
 	$(BIN)/python -m benchmarks --long
 
 $(BENCHES): bench-%: setup
-	$(BIN)/python -m benchmarks $*
+	$(BIN)/python -m benchmarks $* $(ARGS)
 
 clean: ## Remove what was made here: .venv, demo/, caches, generated figures
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out
