@@ -147,7 +147,7 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> P
         idle_current_a=float(idle_a.mean()),
         voltage_v=float(np.mean(np.concatenate([s.voltage_v for s in read]))),
         delay_s=first.delay_s,
-        lag_s=first.mean_s - first.delay_s,
+        lag_s=first.centre_s - first.delay_s,
         noise_w=found.noise_w,
         inflation=error.inflation,
         disturbed_share=float(np.mean(found.robust < DISTURBED)),
@@ -172,7 +172,7 @@ def _samples(found: Fit, lags: Sequence[Lag], loads: int) -> tuple[IntArray, Arr
     samples = np.zeros(loads, np.int64)
     for segment in found.traces.segments:
         lag = lags[found.traces.meters.index(segment.meter)]
-        load = segment.load_at(segment.time_s - lag.mean_s)
+        load = segment.load_at(segment.time_s - lag.centre_s)
         mine = load >= 0
         np.add.at(samples, load[mine], segment.count[mine].astype(np.int64))
     design = found.solution.normal.design[:, :loads]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from lut_store.estimate.energy_fit import BISQUARE, Fit
-from lut_store.estimate.energy_lag import SHAPE
+from lut_store.estimate.energy_lag import Lag
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -94,9 +94,9 @@ def _dense(design: sparse.csr_matrix, rows: IntArray, scale: Array) -> tuple[Int
 def _window_rows(fit: Fit) -> list[IntArray]:
     """The rows that mostly show the same window, for each window."""
     out = []
-    lags = dict(zip(fit.traces.meters, fit.parameters.lags[:, :SHAPE], strict=True))
+    lags = {meter: Lag.of(row) for meter, row in zip(fit.traces.meters, fit.parameters.lags, strict=True)}
     for index, segment in enumerate(fit.traces.segments):
-        shown = np.searchsorted(segment.start_s, segment.time_s - lags[segment.meter][0], side="right")
+        shown = np.searchsorted(segment.start_s, segment.time_s - lags[segment.meter].centre_s, side="right")
         rows = np.arange(len(shown)) + fit.traces.first_row[index]
         out += np.split(rows, np.flatnonzero(np.diff(shown)) + 1)
     return out

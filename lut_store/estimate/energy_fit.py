@@ -1,7 +1,8 @@
 """The fit of all traces of a run: powers, baselines, the meters' lags and robust weights together.
 
-Gauss-Newton over the lag's parameters, with powers and baselines solved exactly in every step (variable projection);
-the parameters' columns then stand beside the others, so that the covariance knows that the lag was fitted too.
+Levenberg-Marquardt over the lag's parameters, with powers and baselines solved exactly in every step (variable
+projection); the parameters' columns then stand beside the others, so that the covariance knows that the lag was
+fitted too.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 START_SPREADS_S = (0.02, 0.06, 0.15, 0.4, 1.0)
-START_DELAYS_S = (0.0, 0.05, 0.15, 0.3, 0.5)
+START_DELAYS = (0.5, 1.0, 1.5, 2.0, 3.0)  # mean delay in spreads
 START_ROWS = 4000  # of a meter, from which its start is chosen
 START_SMOOTHNESS = 30.0
 # Prior standard deviations of a lag's parameters. Only the kind is ever decided by them.
 WIDE_SD = np.array([1.0, 1.0, 0.5])
 USUAL_POLE_SHARE = 0.7
 BUMP_SD = 0.1  # of the correction of the step response: 0.05 and 0.2 did the same
-LARGEST_STEP = np.array([0.5, 0.5, 0.5])
-REFINEMENTS = 8
+LARGEST_STEP = 0.5
+DAMPING = (0.0, 0.1, 1.0, 10.0, 100.0)
+REFINEMENTS = 12
+STANDSTILL = 0.01  # of the noise's variance: parameters then stand within a tenth of their error
 HUBER = 1.5  # robust standard deviations: first weights
 BISQUARE = 6.0  # the final ones: what is beyond, bursts of other work, counts nothing at all
 ROUNDS = 5
@@ -107,7 +110,8 @@ class Parameters:
     def moved(self, step: Array) -> Parameters:
         lags = self.lags + step[: self.lags.size].reshape(self.lags.shape)
         lags[:, :SHAPE] = np.clip(lags[:, :SHAPE], LOWEST, HIGHEST)
-        return Parameters(lags, self.late_s + step[self.lags.size :])
+        causal = [Lag.of(row).causal().parameters for row in lags]
+        return Parameters(np.array(causal), self.late_s + step[self.lags.size :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +178,9 @@ class Fitter:
     def start(self) -> Array:
         """Parameters (PARAMETERS,) of the best of a few lags; for the traces of one meter."""
         candidates = [
-            np.concatenate([[delay_s, np.log(spread_s), USUAL_POLE_SHARE], np.zeros(PARAMETERS - SHAPE)])
+            Lag(delay * spread_s, spread_s, USUAL_POLE_SHARE, np.zeros(PARAMETERS - SHAPE)).causal().parameters
             for spread_s in START_SPREADS_S
-            for delay_s in START_DELAYS_S
+            for delay in START_DELAYS
         ]
         still = np.zeros(len(self.traces.segments))
         return min(candidates, key=lambda c: self._solve(Parameters(c[None], still)).loss)
@@ -243,7 +247,7 @@ class Fitter:
         return precision, np.concatenate([means.ravel(), np.zeros(len(late_sd))])
 
     def _improve(self, parameters: Parameters, free: int) -> tuple[Parameters, Solution]:
-        """Gauss-Newton until the loss stands still; the first `free` parameters of each lag."""
+        """Levenberg-Marquardt until the loss stands still; the first `free` parameters of each lag."""
         solution = self._solve(parameters)
         variance = self._noise_w**2 or solution.loss / self.traces.rows
         precision, mean = self._precision(parameters, free)
@@ -257,19 +261,15 @@ class Fitter:
             information, _ = self._information(slopes, solution)
             information[np.diag_indices_from(information)] += variance * precision
             pull = (self._weight[:, None] * slopes).T @ solution.residual(self.traces.power_w)
-            step = linalg.solve(information, pull - variance * precision * (parameters.flat - mean), assume_a="pos")
-            own = step[: parameters.lags.size].reshape(parameters.lags.shape)[:, :SHAPE]
-            own[:] = np.clip(own, -LARGEST_STEP, LARGEST_STEP)
-            for part in (1.0, 0.5, 0.25, 0.1):
-                trial = parameters.moved(part * step)
+            pull -= variance * precision * (parameters.flat - mean)
+            before = now
+            for damping in DAMPING:
+                trial = parameters.moved(_step(information, pull, damping, parameters.lags.shape))
                 found = self._solve(trial)
                 if loss(trial, found) < now:
+                    parameters, solution, now = trial, found, loss(trial, found)
                     break
-            else:
-                break
-            gain, now = now - loss(trial, found), loss(trial, found)
-            parameters, solution = trial, found
-            if gain < 0.05 * variance:
+            if before - now < STANDSTILL * variance:
                 break
         return parameters, solution
 
@@ -306,6 +306,14 @@ def fit(segments: Sequence[Segment], loads: int) -> Fit:
 
 def _start(traces: Traces) -> Array:
     return Fitter(traces).start()
+
+
+def _step(information: Array, pull: Array, damping: float, lags: tuple[int, ...]) -> Array:
+    """(parameters,) towards less loss; as a whole shorter where a lag would change too much at once."""
+    damped = information + damping * np.diag(np.diag(information))
+    step = linalg.solve(damped, pull, assume_a="pos")
+    shape = np.abs(step[: lags[0] * lags[1]].reshape(lags)[:, :SHAPE])
+    return np.asarray(step / max(1.0, float(shape.max()) / LARGEST_STEP))
 
 
 def _huber(z: Array, limit: float) -> Array:

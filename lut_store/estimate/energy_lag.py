@@ -7,7 +7,7 @@ of the step response. A wrong shape is not harmless: it made networks 0.4 % wron
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,23 @@ IntArray = NDArray[np.int64]
 
 # The correction's corners, in spreads from the dead time; it is zero at both ends.
 CORNERS = np.array([0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.9, 2.4, 3.0, 4.0, 5.5, 7.5, 10.0])
-SHAPE = 3  # delay, log spread and kind stand first in the parameters of a lag
+SHAPE = 3  # mean, log spread and kind stand first in the parameters of a lag
 PARAMETERS = SHAPE + len(CORNERS) - 2
-# Of delay_s, log spread_s and pole_share. A meter cannot show what is still to come, but its times may be a little off.
-LOWEST = np.array([-0.1, np.log(0.003), 0.02])
-HIGHEST = np.array([5.0, np.log(5.0), 1.0])
+LOWEST = np.array([-0.1, np.log(0.003), 0.02])  # of mean_s, log spread_s and pole_share
+HIGHEST = np.array([10.0, np.log(5.0), 1.0])
+EARLIEST_S = -0.1  # of the dead time: a meter cannot show what is still to come, but its times may be a little off
 STEPS = np.array([4e-3, 0.02, 0.02])  # of the numerical derivative
 SETTLED = 10.0  # time constants
 
 
 @dataclass(frozen=True)
 class Lag:
-    """delay_s: dead time; spread_s: standard deviation of the impulse response; pole_share: 1 a pole, 0 an average."""
+    """mean_s and spread_s: mean and standard deviation of the impulse response but for the correction.
 
-    delay_s: float
+    pole_share: 1 is a pole alone, 0 a moving average alone.
+    """
+
+    mean_s: float
     spread_s: float
     pole_share: float
     bumps: Array  # (len(CORNERS) - 2,)
@@ -44,6 +47,14 @@ class Lag:
         )
 
     @property
+    def parameters(self) -> Array:
+        return np.concatenate([[self.mean_s, np.log(self.spread_s), self.pole_share], self.bumps])
+
+    def causal(self) -> Lag:
+        """This lag, or the nearest later one whose dead time is possible."""
+        return replace(self, mean_s=self.mean_s + max(0.0, EARLIEST_S - self.delay_s))
+
+    @property
     def pole_s(self) -> float:
         return max(self.pole_share * self.spread_s, 1e-4)
 
@@ -53,11 +64,15 @@ class Lag:
         return float(np.sqrt(12 * max(1 - self.pole_share**2, 0.0)) * self.spread_s)
 
     @property
-    def mean_s(self) -> float:
-        """Of the impulse response, correction included."""
-        corners_s = CORNERS * self.spread_s
+    def delay_s(self) -> float:
+        """Dead time: before it nothing of a step is seen."""
+        return self.mean_s - self.pole_s - self.average_s / 2
+
+    @property
+    def centre_s(self) -> float:
+        """Mean of the impulse response, correction included."""
         bumps = np.concatenate([[0.0], self.bumps, [0.0]])
-        return self.delay_s + self.pole_s + self.average_s / 2 - float(np.trapezoid(bumps, corners_s))
+        return self.mean_s - float(np.trapezoid(bumps, CORNERS * self.spread_s))
 
     @property
     def memory_s(self) -> float:
