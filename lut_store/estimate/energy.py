@@ -27,6 +27,7 @@ IntArray = NDArray[np.int64]
 
 MOST_ROWS = 30_000  # of the fit: what comes faster is averaged, to bins of 0.05 s in 25 minutes
 LEAST_SAMPLES = 1.0  # a load that the samples show less than this, in sum, was not seen
+LEAST_VOLTAGE_V = 0.1  # a meter without a supply shows zero
 DISTURBED = 0.5  # robust weight below which a sample counts as disturbed
 SPREAD_STEPS = 50  # of the iteration for the structural spread; it settles in a few
 
@@ -184,7 +185,8 @@ def _currents(found: Fit) -> Array:
     segments = found.traces.segments
     current_a = np.concatenate([s.current_a for s in segments])
     voltage_v = float(np.mean(np.concatenate([s.voltage_v for s in segments])))
-    right = found.solution.normal.weighted.T @ current_a + found.prior.precision * found.prior.mean / voltage_v
+    prior_a = found.prior.mean / max(voltage_v, LEAST_VOLTAGE_V)
+    right = found.solution.normal.weighted.T @ current_a + found.prior.precision * prior_a
     return found.solution.inverse(right)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from lut_store.estimate.energy_fit import BISQUARE, Fit
+from lut_store.estimate.energy_fit import BISQUARE, LEAST_NOISE_W, Fit, information_of
 from lut_store.estimate.energy_lag import Lag
 
 Array = NDArray[np.float64]
@@ -41,10 +41,8 @@ def uncertainty(fit: Fit, windows: IntArray) -> Uncertainty:
     inverse = solution.inverse(np.eye(len(solution.coefficients)))
     degrees = float(np.sum(solution.normal.gram * inverse))
     variance = _variance(fit, degrees)
-    cross = np.asarray(solution.normal.weighted.T @ fit.slopes)
-    answer = solution.inverse(cross)
-    information = (fit.weight[:, None] * fit.slopes).T @ fit.slopes - cross.T @ answer
-    information[np.diag_indices_from(information)] += variance * fit.precision
+    information, answer = information_of(fit.slopes, solution, fit.weight)
+    information += np.diag(variance * fit.precision)
     follows = answer[:loads] @ linalg.solve(information, answer[:loads].T, assume_a="pos")
     inflation = _inflation(fit, inverse, windows)
     covariance = variance * inflation * (inverse[:loads, :loads] + follows)
@@ -56,7 +54,7 @@ def _variance(fit: Fit, degrees: float) -> float:
     u2 = np.minimum((scaled / (BISQUARE * fit.noise_w)) ** 2, 1.0)
     slope = np.mean(np.where(u2 < 1, (1 - u2) * (1 - 5 * u2), 0.0))
     squares = float(np.sum((fit.robust * scaled) ** 2)) / max(len(scaled) - degrees, 1.0)
-    return squares * float(np.mean(fit.robust)) / max(float(slope), 0.1) ** 2
+    return max(squares * float(np.mean(fit.robust)) / max(float(slope), 0.1) ** 2, LEAST_NOISE_W**2)
 
 
 def _inflation(fit: Fit, inverse: Array, windows: IntArray) -> float:

@@ -39,7 +39,9 @@ BISQUARE = 6.0  # the final ones: what is beyond, bursts of other work, counts n
 ROUNDS = 5
 MAD = 1.4826
 IDLE_SHARE = 0.5  # a row that shows less load than this is idle: a busy board may be noisier than the meter
-LEAST_NOISE_W = 1e-9
+UNLIKE = 30.0  # times as noisy at most
+LEAST_NOISE_W = 1e-6
+RIGID = 1e-9  # of the largest information: above rounding, so that what the data say nothing of stays where it is
 # A chip that is warm from the last seconds leaks more: some 3 K/W and 4 mW/K, within some ten seconds. Idle windows are
 # then too high and loads too low; the slow rest of the warmth is part of the baseline.
 WARMTH_S = 10.0
@@ -159,7 +161,7 @@ class Fitter:
             parameters, solution = self._improve(parameters, PARAMETERS)
         residual_w = solution.residual(self.traces.power_w)
         slopes = self._slopes(parameters, solution.coefficients)
-        precision = self._precision(parameters, PARAMETERS)[0]
+        precision = self._precision(parameters)[0]
         return Fit(
             self.traces,
             parameters,
@@ -235,10 +237,9 @@ class Fitter:
             out[rows, meters * PARAMETERS + index] = slopes[:, 0]
         return out
 
-    def _precision(self, parameters: Parameters, free: int) -> tuple[Array, Array]:
-        """Of each parameter's prior, relative to the noise, and its mean; only the first `free` of each lag move."""
-        lag_sd = np.concatenate([WIDE_SD, np.full(PARAMETERS - SHAPE, BUMP_SD)])
-        lag_precision = np.where(np.arange(PARAMETERS) < free, lag_sd**-2.0, 1e12)
+    def _precision(self, parameters: Parameters) -> tuple[Array, Array]:
+        """Of each parameter's prior, relative to the noise, and its mean."""
+        lag_precision = np.concatenate([WIDE_SD, np.full(PARAMETERS - SHAPE, BUMP_SD)]) ** -2.0
         late_sd = np.array([max(s.time_sd_s, 1e-3) for s in self.traces.segments])
         means = np.zeros_like(parameters.lags)
         means[:, :2] = parameters.lags[:, :2]
@@ -249,8 +250,10 @@ class Fitter:
     def _improve(self, parameters: Parameters, free: int) -> tuple[Parameters, Solution]:
         """Levenberg-Marquardt until the loss stands still; the first `free` parameters of each lag."""
         solution = self._solve(parameters)
-        variance = self._noise_w**2 or solution.loss / self.traces.rows
-        precision, mean = self._precision(parameters, free)
+        variance = max(self._noise_w**2 or solution.loss / self.traces.rows, LEAST_NOISE_W**2)
+        precision, mean = self._precision(parameters)
+        lags, segments = parameters.lags.shape[0], len(parameters.late_s)
+        moving = np.concatenate([np.tile(np.arange(PARAMETERS) < free, lags), np.ones(segments, bool)])
 
         def loss(at: Parameters, found: Solution) -> float:
             return found.loss + variance * float(precision @ (at.flat - mean) ** 2)
@@ -258,13 +261,12 @@ class Fitter:
         now = loss(parameters, solution)
         for _ in range(REFINEMENTS):
             slopes = self._slopes(parameters, solution.coefficients)
-            information, _ = self._information(slopes, solution)
-            information[np.diag_indices_from(information)] += variance * precision
+            information = information_of(slopes, solution, self._weight)[0] + np.diag(variance * precision)
             pull = (self._weight[:, None] * slopes).T @ solution.residual(self.traces.power_w)
             pull -= variance * precision * (parameters.flat - mean)
             before = now
             for damping in DAMPING:
-                trial = parameters.moved(_step(information, pull, damping, parameters.lags.shape))
+                trial = parameters.moved(_step(information, pull, damping, moving, lags))
                 found = self._solve(trial)
                 if loss(trial, found) < now:
                     parameters, solution, now = trial, found, loss(trial, found)
@@ -272,12 +274,6 @@ class Fitter:
             if before - now < STANDSTILL * variance:
                 break
         return parameters, solution
-
-    def _information(self, slopes: Array, solution: Solution) -> tuple[Array, Array]:
-        """Of the parameters when everything linear follows them, and that answer (p, parameters)."""
-        cross = np.asarray(solution.normal.weighted.T @ slopes)
-        answer = solution.inverse(cross)
-        return (self._weight[:, None] * slopes).T @ slopes - cross.T @ answer, answer
 
     # ---- between the steps
 
@@ -289,12 +285,9 @@ class Fitter:
     def _reweigh(self, solution: Solution, huber: float | None) -> None:
         """Set the weights by the residuals."""
         scaled = solution.residual(self.traces.power_w) * np.sqrt(self.traces.weight)
-        noise_w = np.empty_like(scaled)
         shown = solution.normal.design[:, : self._q] @ np.ones(self._q)
-        idle = shown < IDLE_SHARE
-        for rows in (idle, ~idle):
-            noise_w[rows] = max(MAD * float(np.median(np.abs(scaled[rows]))), LEAST_NOISE_W) if rows.any() else 1.0
-        self._noise_w = float(np.median(noise_w[~idle])) if (~idle).any() else float(noise_w[0])
+        noise_w = _noise_by(shown < IDLE_SHARE, scaled)
+        self._noise_w = float(noise_w[np.argmax(shown)])
         self._even = self.traces.weight * (self._noise_w / noise_w) ** 2
         z = scaled / noise_w
         self._weight = self._even * (_bisquare(z) if huber is None else _huber(z, huber))
@@ -308,12 +301,31 @@ def _start(traces: Traces) -> Array:
     return Fitter(traces).start()
 
 
-def _step(information: Array, pull: Array, damping: float, lags: tuple[int, ...]) -> Array:
+def information_of(slopes: Array, solution: Solution, weight: Array) -> tuple[Array, Array]:
+    """Of the parameters when everything linear follows them, and how it does (p, parameters)."""
+    cross = np.asarray(solution.normal.weighted.T @ slopes)
+    answer = solution.inverse(cross)
+    alone = (weight[:, None] * slopes).T @ slopes
+    return alone - cross.T @ answer + RIGID * float(alone.diagonal().max()) * np.eye(len(alone)), answer
+
+
+def _step(information: Array, pull: Array, damping: float, moving: NDArray[np.bool_], lags: int) -> Array:
     """(parameters,) towards less loss; as a whole shorter where a lag would change too much at once."""
     damped = information + damping * np.diag(np.diag(information))
-    step = linalg.solve(damped, pull, assume_a="pos")
-    shape = np.abs(step[: lags[0] * lags[1]].reshape(lags)[:, :SHAPE])
-    return np.asarray(step / max(1.0, float(shape.max()) / LARGEST_STEP))
+    step = np.zeros(len(pull))
+    step[moving] = linalg.solve(damped[np.ix_(moving, moving)], pull[moving], assume_a="pos")
+    shape = np.abs(step[: lags * PARAMETERS].reshape(lags, PARAMETERS)[:, :SHAPE])
+    shorter: Array = step / max(1.0, float(shape.max()) / LARGEST_STEP)
+    return shorter
+
+
+def _noise_by(idle: NDArray[np.bool_], residual_w: Array) -> Array:
+    """Robust standard deviation at each row (n,), idle and loaded ones apart, never wildly different."""
+    noise_w = np.full(len(residual_w), LEAST_NOISE_W)
+    for rows in (idle, ~idle):
+        if rows.any():
+            noise_w[rows] = max(MAD * float(np.median(np.abs(residual_w[rows]))), LEAST_NOISE_W)
+    return np.asarray(np.maximum(noise_w, noise_w.max() / UNLIKE))
 
 
 def _huber(z: Array, limit: float) -> Array:

@@ -7,6 +7,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lut_store.estimate.energy import PowerEstimate, estimate_power, network_ratio
 from protos.errors import BadInputError
@@ -309,3 +311,34 @@ def trace_of(windows: list[PowerWindow]) -> list[PowerTrace]:
 def test_traces_that_cannot_be_are_refused(windows: list[PowerWindow], words: str) -> None:
     with pytest.raises(BadInputError, match=words):
         estimate_power(small().spec, [trace_of(windows)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_any_trace_gives_finite_numbers_or_none(seed: int) -> None:
+    spec = run_spec(3, 4, 5)
+    rng = np.random.default_rng(seed)
+    segments = [strange_trace(rng, name) for name in "abc"[: rng.integers(1, 4)]]
+    try:
+        estimate = estimate_power(spec, segments)
+    except BadInputError:
+        return
+    np.testing.assert_array_equal(np.isfinite(estimate.item_power_w), np.isfinite(estimate.item_se_w))
+    assert not np.isinf(estimate.item_power_w).any()
+    assert not (estimate.item_se_w <= 0).any()
+
+
+def strange_trace(rng: np.random.Generator, name: str) -> list[PowerTrace]:
+    """Windows of no length, holes, hardly any values, values without sense."""
+    windows, now_ns = [], int(rng.integers(0, 1 << 49))
+    for _ in range(rng.integers(1, 12)):
+        subject = str(rng.choice(["idle", "item", "network", "gap"], p=[0.4, 0.4, 0.1, 0.1]))
+        end_ns = now_ns + int(rng.choice([0, 1, 10**6, 10**9, 5 * 10**9]))
+        windows.append(PowerWindow(subject, now_ns, end_ns, int(rng.integers(0, 5))))
+        now_ns = end_ns + int(rng.choice([0, 0, 10**7, 10**9]))
+    n = int(rng.choice([0, 1, 5, 50, 300]))
+    t_ns = np.sort(rng.integers(max(windows[0].started_ns - 10**9, 0), now_ns + 10**9, n))
+    amps = [np.full(n, 0.3), rng.normal(0.3, 0.005, n), rng.uniform(-1, 7, n), np.zeros(n)][rng.integers(0, 4)]
+    volts = np.where(amps == 0, 0.0, 5.0)
+    columns = (tuple(column.tolist()) for column in (t_ns, volts, amps, volts * amps, rng.random(n) < 0.8))
+    return [PowerTrace(name, 0, tuple(windows), MeterSamples(*columns), MeterInfo(str(rng.choice(["m", "n"]))))]
