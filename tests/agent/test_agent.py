@@ -115,8 +115,6 @@ def test_tasks_are_done_one_after_another_through_broken_streams_and_dead_worker
         assert (hello.device, hello.device_type, hello.emulation) == ("board", "testboard", "none")
         assert hello.facts.torch_version
         assert not hello.HasField("meter")
-        assert any(status.task_id == "t1" for status in desk.statuses)
-        assert any(status.activity.startswith("latency round") for status in desk.statuses)
         assert all(not status.broken_reason for status in desk.statuses)
 
     wait(work())
