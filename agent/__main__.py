@@ -11,13 +11,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import Coroutine, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before it is loaded: it would write of every lost connection itself
 
 from agent import logs
-from agent.options import parse
+from agent.cli.options import COMMANDS
+from agent.options import certificate_directory, parse
 from protos.errors import EdgelutError, UnavailableError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ ONCE_PATIENCE_S = 15.0
 
 def run(options: argparse.Namespace) -> None:
     """The daemon on a real board."""
+    from agent.calibration_store import CalibrationStore
     from agent.daemon import Agent, Identity
     from agent.metering import Follow, Meters
     from agent.runner import WorkerRunner
@@ -42,8 +45,9 @@ def run(options: argparse.Namespace) -> None:
 
     async def serve() -> None:
         runner = WorkerRunner()
-        meters = Meters(options.meter, runner.clock, Follow(lambda: runner.worker_pid, runner.own_pids))
-        identity = Identity(options.name, options.device_type)
+        follow = Follow(lambda: runner.worker_pid, runner.own_pids)
+        meters = Meters(options.meter, runner.clock, follow, calibrations=CalibrationStore(options.calibrations))
+        identity = Identity(options.name, options.device_type, certificate=certificate(options.identity))
         patience_s = ONCE_PATIENCE_S if options.once else None
         agent = Agent(identity, runner, meters, spool, options.coordinator, patience_s)
         _stop_by_signal([agent])
@@ -57,17 +61,27 @@ def run(options: argparse.Namespace) -> None:
     _serve(serve())
 
 
+def certificate(folder: Path | None) -> Path | None:
+    """The folder when it holds an identity. Raises BadInputError for a damaged one."""
+    from protos.identity import load
+
+    return folder if folder is not None and load(folder) is not None else None
+
+
 def emulate(options: argparse.Namespace) -> None:
     """Emulated boards, all in this process."""
     from agent.emulate import check, emulated_agent, serve
 
     check(options)
+    if options.name:
+        options.identity = certificate(options.identity or certificate_directory(options.name))
 
     async def serve_all(folder: Path) -> None:
         async with contextlib.AsyncExitStack() as stack:
             agents = []
             for number in range(1, options.count + 1):
-                board = emulated_agent(f"{options.device_type}-emu-{number}", number, options, folder)
+                name = options.name or f"{options.device_type}-emu-{number}"
+                board = emulated_agent(name, number, options, folder)
                 agents.append(await stack.enter_async_context(board))
             _stop_by_signal(agents)
             await serve(agents)
@@ -112,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return serve_meter(options.arguments)
         logs.set_up(verbose=options.verbose)
+        if options.command in (*COMMANDS, "enroll", "renew"):
+            return int(import_module(f"agent.cli.{options.command}").main(options))
         {"run": run, "emulate": emulate}[options.command](options)
     except EdgelutError as error:
         print(f"edgelut-agent: {error}", file=sys.stderr)

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.host import HostReader
 from agent.logs import DEVICE
 from agent.metering import Meters
+from agent.renewal import Renewal
 from agent.runner import Runner, RunnerError
 from agent.session import Session
 from agent.spool import Spool, SpoolFullError
@@ -30,11 +32,12 @@ STOP_FLUSH_S = 3.0  # what is not acknowledged by then stays in the spool
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this agent is to a coordinator."""
+    """Who this agent is to a coordinator. certificate: the folder of its identity (protos.identity), if it has one."""
 
     device: str
     device_type: str
     emulated: bool = False
+    certificate: Path | None = None
 
 
 class Agent:
@@ -53,7 +56,8 @@ class Agent:
         self._runner = runner
         self._meters = meters
         self._spool = spool
-        self._session = Session(address, spool, self, patience_s)
+        self._session = Session(address, spool, self, patience_s, identity.certificate)
+        self._renewal = Renewal(address, identity.certificate)
         self._facts = HostFacts()
         self._meter: MeterInfo | None = None
         self._next: Lease | None = None
@@ -87,7 +91,7 @@ class Agent:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             if not await _first_of(stopping, self._start_up()):
-                duties = (self._session.run(), self._work(), self._watch(), self._mend())
+                duties = (self._session.run(), self._work(), self._watch(), self._mend(), self._renewal.run())
                 await _first_of(stopping, *duties, then=self._drain)
         finally:
             await _cancelled(stopping)

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from agent.cli.options import COMMANDS, add_calibrations, add_commands
+from agent.cli.options import check as check_command
 from agent.meters import kinds
 from agent.meters.spec import parse_spec
 from protos.errors import BadInputError, unknown
@@ -25,9 +27,13 @@ RUN_EXAMPLES = """examples:
   edgelut-agent run --coordinator 192.168.1.5:7443 --device-type rpi3b
   edgelut-agent run --device-type rpi3b --name pi-01 --meter um25c:/dev/rfcomm0
 """
+ENROLL_EXAMPLES = """examples:
+  edgelut-agent enroll --token edgelut1.WyIxOTIuMTY4LjEuNTo3NDQzIi…
+"""
 EMULATE_EXAMPLES = """examples:
   edgelut-agent emulate --device-type rpi3b
   edgelut-agent emulate --device-type rpi4 --count 8 --speed 20
+  edgelut-agent emulate --device-type rpi3b --meter "tc66c?unplug_after_s=60&replug_after_s=5"
 """
 METER_EXAMPLES = """examples:
   edgelut-agent emulate-meter um25c --idle 0.24 --follow-pid 4711
@@ -77,6 +83,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if arguments[0] == "emulate-meter":  # its options are the emulator's own
         return argparse.Namespace(command="emulate-meter", arguments=list(arguments[1:]))
     options = parser.parse_args(arguments)
+    if options.command in COMMANDS:
+        if options.command != "meters":
+            check_meter(options.meter)
+        check_command(options)
+        return options
+    if options.command == "enroll":
+        return options
     check_address(options.coordinator)
     if options.command == "run":
         options.name = options.name or host_name()
@@ -84,6 +97,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         check_name("--device-type", options.device_type)
         check_meter(options.meter)
         options.state_dir = options.state_dir or default_state_dir(options.name)
+        options.identity = options.identity or certificate_directory(options.name)
     return options
 
 
@@ -104,7 +118,9 @@ def _parser() -> Parser:
     )
     shared.add_argument("-v", "--verbose", action="store_true", help="log what happens in detail")
     _add_run(commands, shared)
+    _add_certificates(commands, shared)
     _add_emulate(commands, shared)
+    add_commands(commands)
     commands.add_parser(
         "emulate-meter", help="an emulated power meter on a pseudo-terminal; prints its port", epilog=METER_EXAMPLES
     )
@@ -132,8 +148,31 @@ def _add_run(commands: argparse._SubParsersAction[Parser], shared: Parser) -> No
         help="where measurements wait; default: the XDG state directory, by name",
     )
     run.add_argument(
+        "--identity", type=Path, metavar="DIR", help="this board's certificate; default: where `enroll` puts it"
+    )
+    run.add_argument(
         "--once", action="store_true", help="end when the coordinator, or the process that started this one, is gone"
     )
+    add_calibrations(run)
+
+
+def _add_certificates(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:
+    enroll = commands.add_parser(
+        "enroll",
+        help="get this board's certificate with a token",
+        description="Exchange a token for this board's certificate. The key is made here and never leaves.",
+        epilog=ENROLL_EXAMPLES,
+    )
+    enroll.add_argument("--token", required=True, help="what `coordinator enroll` printed; it works once")
+    enroll.add_argument("--identity", type=Path, metavar="DIR", help="where to keep it; default: the state directory")
+    enroll.add_argument("-v", "--verbose", action="store_true", help="log what happens in detail")
+    renew = commands.add_parser(
+        "renew",
+        parents=[shared],
+        help="get the next certificate; the daemon does this by itself",
+        description="Get this board's next certificate. The daemon does this by itself long before the old one ends.",
+    )
+    renew.add_argument("--identity", type=Path, metavar="DIR", required=True, help="where the certificate is")
 
 
 def _add_emulate(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:
@@ -148,8 +187,10 @@ def _add_emulate(commands: argparse._SubParsersAction[Parser], shared: Parser) -
     emulate.add_argument("-c", "--count", type=int, default=1, help="how many boards; default: 1")
     emulate.add_argument("--speed", type=float, default=1.0, help="device time passes so much faster; default: 1")
     emulate.add_argument("--seed", type=int, default=0, help="boards of the same seed are the same boards; default: 0")
+    emulate.add_argument("-n", "--name", default="", help="the board's name, when there is one; default: TYPE-emu-N")
+    emulate.add_argument("--identity", type=Path, metavar="DIR", help="its certificate, when there is one board")
     emulate.add_argument(
-        "--meter", default=EMULATED_METER, metavar="emulated|none", help="each board's meter; default: emulated"
+        "--meter", default=EMULATED_METER, metavar="KIND|none", help="each board's meter and its faults; default: um25c"
     )
 
 
@@ -164,6 +205,12 @@ def default_state_dir(name: str) -> Path:
     if given:
         return Path(given.partition(":")[0]) / "spool"
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edgelut" / name
+
+
+def certificate_directory(name: str) -> Path:
+    """Where the certificate of the board of this name is, or would be."""
+    given = os.environ.get("STATE_DIRECTORY")
+    return Path(given.partition(":")[0]) / "identity" if given else default_state_dir(name) / "identity"
 
 
 def check_name(option: str, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from agent import frames
 from agent.host import HostReader, sweep_bytes
-from nas.opstats import network_weight_bytes, space_memory_bytes, weight_bytes
+from nas.opstats import run_memory_bytes
 from protos import common_pb2
 from protos.convert import from_message, to_message
 from protos.errors import EdgelutError
@@ -31,8 +31,6 @@ SILENCE_S = 60.0  # the worker says every second that it is alive; one call of a
 IDLE_STOP_S = 120.0  # a board at rest needs no process with torch in it
 ENDING_S = 2.0  # from a closed pipe to the end of the process
 STDERR_LINES = 12
-WORKER_BYTES = 160_000_000  # Python with torch, before anything is built
-OBJECTS_SHARE = 1.2  # memory per byte of weights: modules are many Python objects
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -106,12 +104,7 @@ def measured_cores(available: Iterable[int], threads: int) -> tuple[int, ...]:
 
 def check_memory(run: RunSpec, sweep: int, available_bytes: int | None) -> None:
     """Raises UnfitError, with the sizes, when a new worker for this run would not fit into the memory that is free."""
-    if run.plan.method == "paths":
-        modules = space_memory_bytes(run.space, run.networks)
-    else:
-        modules = sum(weight_bytes(item.spec) for item in run.items)
-        modules += sum(network_weight_bytes(run.space, network.choices) for network in run.networks)
-    needed_bytes = WORKER_BYTES + OBJECTS_SHARE * modules + sweep
+    needed_bytes = run_memory_bytes(run, sweep)
     if available_bytes is not None and needed_bytes > available_bytes:
         raise UnfitError(
             f"the worker would need {needed_bytes / 1e6:.0f} MB for {run.space.name} with {len(run.networks)} networks "

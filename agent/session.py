@@ -13,9 +13,9 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-import grpc
 from grpc.aio import EOF, AioRpcError, StreamStreamCall
 
 from agent.spool import Spool
@@ -28,6 +28,7 @@ from protos.errors import (
     UnavailableError,
     error_of,
 )
+from protos.identity import aio_channel
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,20 @@ class Ended:
 
 
 class Session:
-    """Keeps one stream open. `patience_s`: how long to be without a coordinator before giving up; None: for ever."""
+    """Keeps one stream open. `patience_s`: how long to be without a coordinator before giving up; None: for ever.
+    `certificate`: the folder of this agent's identity (protos.identity); None: in the clear, on this machine only.
+    """
 
-    def __init__(self, address: str, spool: Spool, desk: Desk, patience_s: float | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        spool: Spool,
+        desk: Desk,
+        patience_s: float | None = None,
+        certificate: Path | None = None,
+    ) -> None:
         self._address = address
+        self._certificate = certificate
         self._spool = spool
         self._desk = desk
         self._patience_s = patience_s
@@ -120,7 +131,8 @@ class Session:
     async def run(self) -> None:
         """Connect, and connect again, until cancelled.
 
-        Raises BadInputError when the coordinator refuses this agent from the start, ConflictError when another agent
+        Raises BadInputError when the coordinator refuses this agent from the start or it has no certificate for
+        another machine, ConflictError when another agent
         has taken its name, IncompatibleError when the versions do not fit, and UnavailableError when patience_s is
         over.
         """
@@ -145,7 +157,7 @@ class Session:
 
     async def _attempt(self) -> EdgelutError:
         """One connection from Hello to its end: why it ended."""
-        async with grpc.aio.insecure_channel(self._address, _OPTIONS) as channel:
+        async with aio_channel(self._address, self._certificate, _OPTIONS) as channel:
             call: Call = agent_pb2_grpc.AgentServiceStub(channel).Session()
             try:
                 await self._talk(call)

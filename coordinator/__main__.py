@@ -13,6 +13,7 @@ def main() -> None:
     """The entry point of the command line."""
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC's core would print stands in our own sentences
     from coordinator.cli.app import main as run
 
     run()

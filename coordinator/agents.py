@@ -11,18 +11,34 @@ from dataclasses import replace
 import grpc
 
 from coordinator import sessions
+from coordinator.access import caller
 from coordinator.dispatch import Dispatcher
 from coordinator.ingest import Ingest
 from coordinator.received import Received, receive
 from coordinator.sessions import OWN_VERSION, read_hello
+from lut_store.records import Invitation
 from protos import agent_pb2
-from protos.errors import BadInputError, EdgelutError, StorageError, UnavailableError, status_of
+from protos.errors import BadInputError, EdgelutError, StaleLeaseError, StorageError, UnavailableError, status_of
+from protos.types import Device
 
 log = logging.getLogger(__name__)
 
 HELLO_WITHIN_S = 30.0
 
 Stream = grpc.aio.ServicerContext[Received, agent_pb2.CoordinatorMessage]
+
+
+def check_holder(found: tuple[Invitation, str] | None, device: Device) -> str:
+    """The serial of the agent's certificate, or "" without TLS. Raises StaleLeaseError when it is another device's."""
+    if found is None:
+        return ""
+    holder, serial = found
+    if (holder.name, holder.device_type) != (device.name, device.device_type):
+        raise StaleLeaseError(
+            f"the certificate is that of {holder.name} ({holder.device_type}), but this agent says that it is "
+            f"{device.name} ({device.device_type})"
+        )
+    return serial
 
 
 class AgentService:
@@ -50,10 +66,11 @@ class AgentService:
         messages = aiter(request_iterator)
         try:
             greeting = read_hello(await self._first(messages))
+            serial = check_holder(caller(context), greeting.device)
         except EdgelutError as error:
             log.warning("%s: no session: %s", context.peer(), error)
             await context.abort(status_of(error), str(error))
-        session = self._fleet.open(greeting)
+        session = self._fleet.open(greeting, serial)
         log.info("%s (%s) has connected from %s", session.name, session.device.device_type, context.peer())
         welcome = agent_pb2.Welcome(version=OWN_VERSION, heartbeat_s=self._fleet.heartbeat_s)
         session.send(agent_pb2.CoordinatorMessage(welcome=welcome))

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from coordinator.client import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Coordinator
+from coordinator.client import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Coordinator, own_identity
 from coordinator.server import HEARTBEAT_S, SERVICES, running
 from lut_store.paths import default_database_url
+from protos.identity import channel
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ def connect(address: str | None = None, *, database_url: str | None = None) -> I
 def answers(address: str, within_s: float = PROBE_S) -> bool:
     """Whether a coordinator of ours is healthy at `address`."""
     request = health_pb2.HealthCheckRequest(service=SERVICES[1])
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with channel(address, own_identity(address), [("grpc.enable_http_proxy", 0)]) as probe:
         try:
-            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=within_s)
+            reply = health_pb2_grpc.HealthStub(probe).Check(request, timeout=within_s)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 log.warning("what listens on %s is no coordinator of ours (%s)", address, error.details())

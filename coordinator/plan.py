@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from nas.opstats import network_weight_bytes, space_memory_bytes, weight_bytes
 from protos.errors import BadInputError, unknown
 from protos.types import (
     FIXED_LAYER,
@@ -22,12 +21,6 @@ from protos.types import (
     RunSpec,
     SearchSpace,
 )
-
-# Python with torch loaded: 147 MB of its own and 39 MB of files on x86-64, torch 2.13 (pages of files can be dropped).
-RUNTIME_BYTES = 160_000_000
-# The rest is for the system, the agent, the sweep's buffer (4 to 8 MB on a Pi) and what convolutions need meanwhile. A
-# board that swaps measures its SD card.
-MEMORY_SHARE = 0.7
 
 # A block stands on several layers and is seen in some path of every round, a network once a round: half of the time for
 # the networks brings their noise, against which everything is judged, down to that of the sums.
@@ -48,6 +41,7 @@ class Preset:
     """How much evidence a run collects. Times are device time.
 
     fit networks are for the correction, validation networks for the stated error, anchors to compare runs of a board.
+    meter_samples: fresh values of the meter under each operator; a cell with fewer says so.
     """
 
     latency_budget_s: float
@@ -57,6 +51,7 @@ class Preset:
     validation: int
     anchors: int
     rounds_per_task: int
+    meter_samples: int
 
 
 PRESETS: dict[str, Preset] = {
@@ -68,6 +63,7 @@ PRESETS: dict[str, Preset] = {
         validation=20,  # the fewest that say something: the error's own spread is 0.35 of 1.55 % (10: 0.51)
         anchors=3,  # rescaling a later process with 3 left 1.0 % of error, with 10 left 0.9 %
         rounds_per_task=4,  # a task must be short against the budget, or the run cannot stop in time
+        meter_samples=4,  # a 2 Hz meter gives about 6 in its 10 minutes
     ),
     "standard": Preset(
         latency_budget_s=420.0,  # 8 minutes with everything around it
@@ -77,6 +73,7 @@ PRESETS: dict[str, Preset] = {
         validation=30,  # Spearman's ρ is known to about 0.01
         anchors=5,  # what the protocol recommends: between 3 and 10 little is left to win
         rounds_per_task=4,
+        meter_samples=12,  # a 2 Hz meter gives about 20
     ),
     "thorough": Preset(
         latency_budget_s=3600.0,  # a bound for boards that cannot reach the target, not a plan
@@ -86,6 +83,7 @@ PRESETS: dict[str, Preset] = {
         validation=60,  # the error's own spread is below a tenth of it
         anchors=5,
         rounds_per_task=4,
+        meter_samples=30,  # a 2 Hz meter gives about 48
     ),
 }
 
@@ -255,43 +253,3 @@ def for_meters(run: RunSpec, devices: Sequence[Device]) -> RunSpec:
     if not 0 < plan.energy_budget_s < SHORT_ENERGY_S or not rates or min(rates) >= FAST_METER_HZ:
         return run
     return replace(run, plan=replace(plan, energy_budget_s=SLOW_METER_ENERGY_S, segment_s=MAX_SEGMENT_S))
-
-
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-
-def run_memory_bytes(run: RunSpec) -> int:
-    """What the worker process needs for a run, Python and torch included."""
-    if run.plan.method == "paths":
-        modules = space_memory_bytes(run.space, run.networks)
-    else:  # hot loops over single operators need no supernet
-        modules = sum(weight_bytes(item.spec) for item in run.items) + _networks_bytes(run)
-    return RUNTIME_BYTES + run.plan.sweep_bytes + modules
-
-
-def check_memory(run: RunSpec, device: Device) -> None:
-    """Raise BadInputError with the sizes when the run's modules would not fit the device's memory.
-
-    The worker may use MEMORY_SHARE of it. A device that could not say how much it has is not refused.
-    """
-    memory_bytes = device.facts.memory_bytes
-    needed_bytes, allowed_bytes = run_memory_bytes(run), MEMORY_SHARE * memory_bytes
-    if not memory_bytes or needed_bytes <= allowed_bytes:
-        return
-    fitting = [name for name in PRESETS if run_memory_bytes(_with_preset(run, name)) <= allowed_bytes]
-    advice = f"choose the preset {fitting[-1]}, which fits" if fitting else "choose a smaller space, input or batch"
-    raise BadInputError(
-        f"space {run.space.name} with preset {run.preset} does not fit the memory of {device.name}: the worker would "
-        f"need {needed_bytes / 1e6:.0f} MB, {_networks_bytes(run) / 1e6:.0f} MB of them for {len(run.networks)} whole "
-        f"networks, and may use {allowed_bytes / 1e6:.0f} MB ({MEMORY_SHARE:.0%} of {memory_bytes / 1e6:.0f} MB); "
-        f"{advice}"
-    )
-
-
-def _networks_bytes(run: RunSpec) -> int:
-    return sum(network_weight_bytes(run.space, network.choices) for network in run.networks)
-
-
-def _with_preset(run: RunSpec, name: str) -> RunSpec:
-    amount = PRESETS[name]
-    return replace(run, networks=draw_networks(run.space, run.seed, amount.fit, amount.validation, amount.anchors))

@@ -57,7 +57,7 @@ class Runs:
             return self._view(active)
         summary = self._summaries.get(record.run_id)
         if record.state not in ENDED_STATES:
-            if self._dispatcher.claims.taken(record.run_id):
+            if await asyncio.to_thread(self._dispatcher.claims.taken, record.run_id):
                 return _bare(record, "another coordinator process drives it")
             # With a summary, it has ended since the record was read.
             return summary or _bare(record, "no coordinator drives it; resume it to go on")
@@ -129,7 +129,7 @@ class Runs:
         fitting = [board for board in boards if matches(device, board)]
         if not fitting:
             known = {board.name: board.device_type for board in boards}
-            raise NotFoundError(f"no agent of {device!r} is connected: {nearest(device, known)}")
+            raise NotFoundError(f"no agent of {device!r} is connected, {nearest(device, known)}")
         if all(board.broken for board in fitting):
             reasons = "; ".join(f"{board.name}: {board.broken}" for board in fitting)
             raise NotFoundError(f"every agent of {device!r} is broken: {reasons}")

@@ -20,6 +20,8 @@ MAX_RETRIES = 3
 # to stop early).
 LOOK_GROWTH = 1.25
 _UNLIMITED = 1 << 20
+_TASK = {"latency": "a latency task", "energy": "an energy task"}
+LIKENESS = 0.75  # of a name that was probably meant: rpi4 is no misspelling of rpi3b
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def next_move(spec: RunSpec, state: str, tasks: Sequence[TaskView], tally: Tally
     failed = [task for task in tasks if task.kind == kind and task.state != "done" and task.attempts > MAX_RETRIES]
     if failed and state != "building":
         worst = min(failed, key=lambda task: task.task_id)
-        return Enter("failed", f"a {kind} task failed {worst.attempts} times: {worst.reason}")
+        return Enter("failed", f"{_TASK[kind]} failed {worst.attempts} times: {worst.reason}")
     if state == "queued":
         started = any(task.state != "pending" for task in tasks)
         return Enter("latency") if started else _latency_move(spec, tasks, tally, boards)
@@ -295,8 +297,8 @@ def retry_pause_s(attempts: int, base_s: float) -> float:
 def nearest(name: str, known: Mapping[str, str]) -> str:
     """A sentence that names what is connected, and what was probably meant. `known`: device name → device type."""
     if not known:
-        return "no agent is connected; start one with `edgelut-agent run` or, without hardware, `edgelut-agent emulate`"
+        return "nor any other; start one with `edgelut-agent run` or, without hardware, `edgelut-agent emulate`"
     listed = ", ".join(f"{device} ({kind})" for device, kind in sorted(known.items())[:20])
-    close = get_close_matches(name, {*known, *known.values()}, n=1)
+    close = get_close_matches(name, {*known, *known.values()}, n=1, cutoff=LIKENESS)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    return f"connected are: {listed}{', …' if len(known) > 20 else ''}{guess}"
+    return f"but these are: {listed}{', …' if len(known) > 20 else ''}{guess}"

@@ -87,6 +87,7 @@ class Session:
 
     device: Device
     heard_s: float
+    serial: str = ""  # of the certificate that it came with
     outbox: asyncio.Queue[agent_pb2.CoordinatorMessage | None] = field(default_factory=asyncio.Queue)
     broken: str = ""
     activity: DeviceActivity | None = None
@@ -192,7 +193,7 @@ class Fleet:
         """How long a session may be silent."""
         return SILENT_HEARTBEATS * self.heartbeat_s
 
-    def open(self, greeting: Greeting) -> Session:
+    def open(self, greeting: Greeting, serial: str = "") -> Session:
         """A session for the device; an older one of the same name is ended, because the newer knows better where it
         is.
         """
@@ -205,7 +206,7 @@ class Fleet:
                     f"if these are two boards, give one of them another --name"
                 )
             )
-        session = Session(greeting.device, self.clock())
+        session = Session(greeting.device, self.clock(), serial)
         self._sessions[name] = session
         return session
 
@@ -216,6 +217,9 @@ class Fleet:
             return False
         del self._sessions[session.name]
         return True
+
+    def sessions(self) -> list[Session]:
+        return list(self._sessions.values())
 
     def get(self, name: str) -> Session | None:
         return self._sessions.get(name)

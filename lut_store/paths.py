@@ -1,4 +1,4 @@
-"""Where edgelut keeps its database when nobody says otherwise."""
+"""Where edgelut keeps its database, its authority and its identities when nobody says otherwise."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ def data_directory() -> Path:
 def default_database_url() -> str:
     """The URL of the embedded database, which `coordinator serve` uses too."""
     return f"sqlite:///{data_directory() / 'edgelut.db'}"
+
+
+def authority_directory() -> Path:
+    """``$EDGELUT_CA``, by default ``ca`` in the data directory: where `coordinator serve` finds its authority."""
+    named = os.environ.get("EDGELUT_CA")
+    return Path(named) if named else data_directory() / "ca"
+
+
+def identity_directory(address: str) -> Path:
+    """Where this user's certificate for the coordinator at `address` (HOST:PORT) is, or would be:
+    ``$EDGELUT_IDENTITY``, by default a folder of that name under ``identities`` in the data directory.
+    """
+    named = os.environ.get("EDGELUT_IDENTITY")
+    return Path(named) if named else data_directory() / "identities" / address.replace(":", "_")

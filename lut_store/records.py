@@ -60,3 +60,24 @@ class StoredMeasurement:
     device: str
     measurement: Measurement
     received_wall_s: float
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Whom a token invites, as what."""
+
+    name: str
+    role: str  # one of protos.identity.ROLES
+    device_type: str = ""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate. Times are wall times in seconds; revoked_wall_s is None while it holds."""
+
+    serial: str
+    holder: Invitation
+    issued_wall_s: float
+    expires_wall_s: float
+    revoked_wall_s: float | None = None
+    reason: str = ""

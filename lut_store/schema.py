@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"  # the newest migration: what this program reads and writes
+REVISION = "0003"  # the newest migration: what this program reads and writes
 
 # SQLite counts only in plain INTEGER keys; elsewhere they should not end at two thousand million.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
@@ -142,4 +142,62 @@ lut_runs = Table(
     metadata,
     Column("digest", String(64), ForeignKey("luts.digest"), primary_key=True),
     Column("run_id", String(64), ForeignKey("runs.run_id"), primary_key=True),
+)
+
+# Append-only: the newest row of a configuration and a name is the tag, the others are its history. `latest` has no rows:
+# it is the newest version.
+tag_moves = Table(
+    "tag_moves",
+    metadata,
+    Column("number", RowNumber, primary_key=True, autoincrement=True),
+    Column("configuration_id", RowNumber, ForeignKey("configurations.configuration_id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), ForeignKey("luts.digest"), nullable=False),
+    Column("previous_version", BigInteger, nullable=False),  # 0: the tag was new
+    Column("moved_wall_s", Float, nullable=False),
+    Column("moved_by", Text, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("objections", Text, nullable=False),  # JSON: sentences of the policy
+    Index(None, "configuration_id", "name", "number"),
+    Index(None, "digest"),
+)
+
+# What lint found when the version was stored. A version of an older edgelut has no row.
+lints = Table(
+    "lints",
+    metadata,
+    Column("digest", String(64), ForeignKey("luts.digest"), primary_key=True),
+    Column("linted_wall_s", Float, nullable=False),
+    Column("findings", Text, nullable=False),  # JSON: protos.types.Finding
+)
+
+# Invitations to a certificate; the secret itself is nowhere but in the token.
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),  # SHA-256
+    Column("name", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("device_type", Text, nullable=False),
+    Column("created_wall_s", Float, nullable=False),
+    Column("expires_wall_s", Float, nullable=False),
+    Column("used_wall_s", Float),
+    Column("cancelled", Boolean, nullable=False),
+    Index(None, "name"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hexadecimal
+    Column("name", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("device_type", Text, nullable=False),
+    Column("issued_wall_s", Float, nullable=False),
+    Column("expires_wall_s", Float, nullable=False),
+    Column("revoked_wall_s", Float),
+    Column("reason", Text, nullable=False),  # of the revocation
+    Index(None, "name"),
+    Index(None, "revoked_wall_s"),
 )

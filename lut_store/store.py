@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Connection
 
-from lut_store import device_rows, lut_rows, measurement_rows, run_rows
+from lut_store import descent_rows, device_rows, enrolment_rows, lint_rows, lut_rows, measurement_rows, run_rows, tag_rows
 from lut_store.database import Database
+from lut_store.descent_rows import Descent
 from lut_store.evidence import EvidenceCheck
 from lut_store.formats import from_bytes
+from lut_store.lint import lint
 from lut_store.lut import Lut
 from lut_store.measurement_rows import Offered
-from lut_store.records import Outcome, RunRecord, StoredMeasurement, TaskRecord
+from lut_store.records import Invitation, Issued, Outcome, RunRecord, StoredMeasurement, TaskRecord
+from lut_store.reference import STABLE, check_tag
+from lut_store.stable import MAX_MAPE, objections
 from protos import common_pb2
 from protos.errors import BadInputError, ConflictError, NotFoundError
-from protos.types import Device, Lease, LutQuery, LutSummary, RunSpec
+from protos.types import Device, Finding, Lease, LutQuery, LutSummary, RunSpec, TagMove
 
 if TYPE_CHECKING:
     from lut_store.database import AnyRow
@@ -235,14 +239,48 @@ class Store:
         with self._database.reading() as connection:
             return device_rows.every(connection)
 
+    # ---- certificates ----
+
+    def invite(self, secret: str, holder: Invitation, now_s: float, expires_s: float) -> None:
+        """Keep a token. Raises ConflictError when the name belongs to somebody with another role or device type."""
+        with self._database.writing() as connection:
+            enrolment_rows.invite(connection, secret, holder, now_s, expires_s)
+
+    def redeem(self, secret: str, now_s: float) -> Invitation:
+        """Use a token up. Raises StaleLeaseError for one that is not valid."""
+        with self._database.writing() as connection:
+            return enrolment_rows.redeem(connection, secret, now_s)
+
+    def add_certificate(self, issued: Issued) -> None:
+        with self._database.writing() as connection:
+            enrolment_rows.add_certificate(connection, issued)
+
+    def revoke(self, name: str, reason: str, now_s: float) -> tuple[Sequence[str], int]:
+        """(serials, number of tokens) that were valid until now. Raises BadInputError when there are none."""
+        with self._database.writing() as connection:
+            return enrolment_rows.revoke(connection, name, reason, now_s)
+
+    def revoked_certificates(self, now_s: float) -> frozenset[str]:
+        """Serials."""
+        with self._database.reading() as connection:
+            return enrolment_rows.revoked_serials(connection, now_s)
+
+    def certificates(self, now_s: float) -> list[Issued]:
+        """Those that have not expired, and those that were revoked."""
+        with self._database.reading() as connection:
+            return enrolment_rows.every(connection, now_s)
+
     # ---- LUT versions ----
 
     def add_lut(self, lut: Lut, run_ids: Sequence[str] = ()) -> Lut:
-        """Store a version built from `run_ids` and give it the next number of its device type and space.
+        """Store a version built from `run_ids`, with what lint finds in it, under the next number of its device type and
+        space.
 
         A LUT with the same digest that is already there is returned instead. Raises NotFoundError for a run that is
         not there.
         """
+        lut = replace(lut, created_wall_s=lut.created_wall_s or time.time())
+        findings = lint(lut)
         with self._database.writing() as connection:
             for run_id in run_ids:
                 if run_rows.find_run(connection, run_id) is None:
@@ -250,10 +288,16 @@ class Store:
             series_id, newest = lut_rows.lock_series(connection, lut.configuration)
             stored = lut_rows.document(connection, lut.digest)
             if stored is None:
-                lut = replace(lut, version=newest + 1, created_wall_s=lut.created_wall_s or time.time())
+                lut = replace(lut, version=newest + 1)
                 lut_rows.add(connection, lut, series_id, run_ids)
+                lint_rows.add(connection, lut.digest, findings)
                 return lut
         return self._decode(stored, self.name)
+
+    def descents(self, run_ids: Sequence[str]) -> list[Descent]:
+        """The versions that were built from any of these runs, perhaps with others; the oldest first."""
+        with self._database.reading() as connection:
+            return descent_rows.of_runs(connection, run_ids)
 
     def lut(self, query: LutQuery) -> Lut:
         """The one version that is meant. Raises NotFoundError or AmbiguousError, which name what there is."""
@@ -272,7 +316,63 @@ class Store:
             return digest, b"" if digest == known_digest else lut_rows.document(connection, digest) or b""
 
     def luts(self, query: LutQuery | None = None) -> list[LutSummary]:
-        """Every version that fits, by device type and space, newest first; with version "latest" the newest of each
+        """Every version that fits, by device type and space, newest first; with version "latest" or a tag what that is in each
         configuration alone."""
         with self._database.reading() as connection:
             return lut_rows.summaries(connection, query or LutQuery())
+
+    # ---- what is said of versions ----
+
+    def findings(self, query: LutQuery) -> tuple[str, tuple[Finding, ...]]:
+        """(digest, what lint found) of the one version that is meant. Raises NotFoundError or AmbiguousError."""
+        with self._database.reading() as connection:
+            digest = lut_rows.find(connection, query)
+            stored = lint_rows.of_version(connection, digest)
+        # A version that an older edgelut has stored is looked at now.
+        return digest, lint(self.lut_by_digest(digest)) if stored is None else stored
+
+    def tags(self, query: LutQuery | None = None, *, history: bool = False) -> list[TagMove]:
+        """The tags of the configurations that fit, where they point now, or every move that they made, newest first.
+
+        The query's version is a tag, a number for what points there, or empty for all. Raises NotFoundError.
+        """
+        query = query or LutQuery()
+        with self._database.reading() as connection:
+            found = tag_rows.moves(connection, lut_rows.conditions(query), history=history)
+            named = [move for move in found if query.version in ("", move.name, str(move.version))]
+            if not named and query != LutQuery():
+                lut_rows.find(connection, query)
+        return named
+
+    def move_tag(
+        self,
+        query: LutQuery,
+        name: str,
+        *,
+        moved_by: str,
+        reason: str = "",
+        force: bool = False,
+        max_mape: float = MAX_MAPE,
+    ) -> TagMove:
+        """Point a tag at the one version that the query means, and keep the move for ever; the version stays as it is.
+
+        `stable` is refused (BadInputError with every reason) to a version that lut_store.stable objects to, unless it is
+        forced, which the history then says. A tag that points there already does not move. Raises NotFoundError or
+        AmbiguousError for the version, BadInputError for a name that no tag may have.
+        """
+        check_tag(name)
+        if not max_mape >= 0:
+            raise BadInputError(f"the largest MAPE of a {STABLE} version is {max_mape}; it must be zero or more")
+        digest, findings = self.findings(query)
+        lut = self.lut_by_digest(digest)
+        against = objections(lut, findings, max_mape) if name == STABLE else ()
+        if against and not force:
+            raise BadInputError(
+                f"{lut.reference} cannot be {STABLE}: {'; '.join(against)}. "
+                "Choose another version, or force it, which the tag's history will say"
+            )
+        with self._database.writing() as connection:
+            lut_rows.lock_series(connection, lut.configuration)
+            tag_rows.add(connection, digest, name, moved_by=moved_by, reason=reason, objections=against)
+        own = LutQuery(version=name, **asdict(lut.configuration))
+        return self.tags(own)[0]

@@ -9,7 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from coordinator.cli import devices, lut, lut_import, profile, runs, serve
+from coordinator.cli import (
+    certificates,
+    db,
+    devices,
+    drift,
+    lut,
+    lut_build,
+    lut_diff,
+    lut_export,
+    lut_import,
+    lut_lint,
+    lut_log,
+    lut_tags,
+    profile,
+    runs,
+    serve,
+)
 from protos.errors import EdgelutError
 
 EPILOG = "Start with:  coordinator profile --device local"
@@ -26,9 +42,21 @@ app = typer.Typer(
 app.command()(profile.profile)
 app.command()(serve.serve)
 app.command()(devices.devices)
+app.command()(drift.drift)
+for command in (certificates.enroll, certificates.join, certificates.revoke, certificates.certificates):
+    app.command()(command)
+app.add_typer(certificates.ca, name="ca")
 app.add_typer(runs.app, name="runs")
+lut.app.command("build")(lut_build.build)
+lut.app.command("log")(lut_log.log)
+lut.app.command("tag")(lut_tags.tag)
+lut.app.command("tags")(lut_tags.tags)
+lut.app.command("lint")(lut_lint.lint)
+lut.app.command("diff")(lut_diff.diff)
 lut.app.command("import")(lut_import.import_)
+lut.app.command()(lut_export.export)
 app.add_typer(lut.app, name="lut")
+app.add_typer(db.app, name="db")
 
 
 def _version(value: bool) -> None:

@@ -20,6 +20,7 @@ from protos.types import Device
 
 DEVICE_TYPE = "local"
 APPEAR_S = 60.0  # the agent imports gRPC and opens its meter; a loaded Pi is slow
+TOKEN_S = 300.0  # it is used at once
 POLL_S = 0.2
 END_S = 10.0
 LOG_LINES = 6
@@ -66,6 +67,9 @@ def local_agent(link: Link, meter: str, state_dir: Path | None = None) -> Iterat
     command += ["--device-type", DEVICE_TYPE, "--name", name, "--once", "--meter", meter]
     if state_dir is not None:
         command += ["--state-dir", str(state_dir)]
+    certificate = _certificate(link, name)
+    if certificate is not None:
+        command += ["--identity", str(certificate)]
     with tempfile.TemporaryDirectory(prefix="edgelut-") as folder, (Path(folder) / "agent.log").open("w+") as log:
         # A session of its own: Ctrl-C is for the command, which then ends the agent in order.
         agent = subprocess.Popen(
@@ -75,6 +79,25 @@ def local_agent(link: Link, meter: str, state_dir: Path | None = None) -> Iterat
             yield _appeared(link, name, agent, log)
         finally:
             _end(agent)
+
+
+def _certificate(link: Link, name: str) -> Path | None:
+    """The folder of the agent's certificate, which this user, an operator, gets for it; None without TLS."""
+    from coordinator.client import own_identity
+    from lut_store.records import Invitation
+    from protos.enrolment import enrol
+    from protos.identity import load
+    from protos.tokens import Token
+
+    own = own_identity(link.address)
+    if own is None:
+        return None
+    folder = own.with_name(f"{own.name}-{name}")
+    identity = load(folder)
+    if identity is None or time.time() > identity.renew_wall_s:
+        token, _ = link.client.issue_token(Invitation(name, "agent", DEVICE_TYPE), TOKEN_S)
+        enrol(Token.read(token), folder)
+    return folder
 
 
 def _appeared(link: Link, name: str, agent: subprocess.Popen[bytes], log: IO[str]) -> Device:

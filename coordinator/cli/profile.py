@@ -117,7 +117,18 @@ def run(spec: RunSpec, *, detach: bool, coordinator: str, as_json: bool) -> None
 
 def run_on(link: Link, spec: RunSpec, *, detach: bool = False, as_json: bool = False) -> None:
     """`run` over a link that is there."""
+    with begun(link, spec) as run_id:
+        if detach:
+            print(json.dumps({"run_id": run_id}) if as_json else run_id)
+        else:
+            stay(link, run_id, as_json=as_json)
+
+
+@contextmanager
+def begun(link: Link, spec: RunSpec) -> Iterator[str]:
+    """Submit the run, fitted to its devices; gives its id. The agent of a run on this machine ends with the block."""
     from coordinator.cli.local import is_local, spec_device
+    from coordinator.memory import for_memory
     from coordinator.plan import for_meters
 
     if spec.device == LOCAL:
@@ -130,14 +141,14 @@ def run_on(link: Link, spec: RunSpec, *, detach: bool = False, as_json: bool = F
         )
     with agent_for(link, spec):
         devices = fitting(spec.device, link.client.devices())
-        spec = for_meters(spec, devices)
+        asked, spec = len(spec.networks), for_memory(for_meters(spec, devices), devices)
+        if len(spec.networks) < asked:
+            held = f"The memory of {spec.device} holds {len(spec.networks)} of the {asked} networks of this preset"
+            print(f"{held}: fewer to fit and to validate with.", file=sys.stderr)
         announce(spec, devices)
         run_id = new_run_id()
         link.client.submit(spec, run_id)
-        if detach:
-            print(json.dumps({"run_id": run_id}) if as_json else run_id)
-        else:
-            stay(link, run_id, as_json=as_json)
+        yield run_id
 
 
 @contextmanager
@@ -185,7 +196,7 @@ def fitting(device: str, devices: Sequence[Device]) -> list[Device]:
 
 def announce(spec: RunSpec, devices: Sequence[Device]) -> None:
     """Say before a run what will be measured, and plainly what will not. Raises BadInputError when it cannot fit."""
-    from coordinator.plan import check_memory
+    from coordinator.memory import check_memory
 
     for device in devices:
         check_memory(spec, device)

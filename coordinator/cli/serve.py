@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from coordinator.cli.certificates import CaOption
+
+if TYPE_CHECKING:
+    from coordinator.server import Tls
 
 
 def serve(
@@ -14,6 +20,17 @@ def serve(
     db: Annotated[
         str,
         typer.Option("--db", metavar="URL", help="The database. Default: the embedded one, in the XDG data directory."),
+    ] = "",
+    folder: CaOption = None,
+    no_tls: Annotated[
+        bool, typer.Option("--no-tls", metavar="", help="In the clear, on loopback only, though there is an authority.")
+    ] = False,
+    enrol_listen: Annotated[
+        str,
+        typer.Option("--enrol-listen", metavar="HOST:PORT", help="Where boards enrol. Default: the next port."),
+    ] = "",
+    advertise: Annotated[
+        str, typer.Option("--advertise", metavar="HOST", help="This machine, as tokens name it to the boards.")
     ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Log what happens in detail.")] = False,
 ) -> None:
@@ -25,13 +42,18 @@ def serve(
 
     coordinator serve
 
+    coordinator ca init && coordinator serve --listen 0.0.0.0:7443 --advertise lab.local
+
     coordinator serve --listen 127.0.0.1:7500 --db sqlite:////srv/edgelut/edgelut.db
+
+    coordinator serve --db postgresql://edgelut@db.lab/edgelut
     """
     import asyncio
     import logging
 
     from coordinator.server import serve as serve_until_stopped
-    from lut_store.paths import default_database_url
+    from lut_store.engines import shown
+    from lut_store.paths import authority_directory, default_database_url
 
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
@@ -40,6 +62,15 @@ def serve(
     url = db or default_database_url()
 
     def ready(address: str) -> None:
-        print(f"coordinator: listening on {address}, database {url}", flush=True)
+        print(f"coordinator: listening on {address}, database {shown(url)}", flush=True)
 
-    asyncio.run(serve_until_stopped(listen, url, ready=ready))
+    tls = None if no_tls else _tls(folder or authority_directory(), folder is not None, enrol_listen, advertise)
+    asyncio.run(serve_until_stopped(listen, url, ready=ready, tls=tls))
+
+
+def _tls(folder: Path, named: bool, enrol_listen: str, advertise: str) -> Tls | None:
+    """TLS with the authority in `folder`; None when there is none and none was named."""
+    from coordinator import ca
+    from coordinator.server import Tls
+
+    return Tls(ca.Authority(folder), enrol_listen, advertise) if named or ca.exists(folder) else None

@@ -20,6 +20,7 @@ from lut_store.lut import Lut
 from lut_store.store import Store
 from protos import agent_pb2, agent_pb2_grpc
 from protos.convert import to_message
+from protos.identity import aio_channel
 from protos.types import Device, LatencyRound, Measurement, MeasurementPlan, PowerTrace, Run, RunSpec
 from tests.lut_store.samples import items_of, lut_of, measurement_of, round_of, space_of, trace_of
 
@@ -120,10 +121,10 @@ class Agent:
     kind.
     """
 
-    def __init__(self, address: str, name: str = "pi-01", **hello: Any) -> None:
+    def __init__(self, address: str, name: str = "pi-01", certificate: Path | None = None, **hello: Any) -> None:
         self.name = name
         self._hello = {"device_type": "rpi3b", "emulation": "none", "version": OWN_VERSION, **hello}
-        self._channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        self._channel = aio_channel(address, certificate, [("grpc.use_local_subchannel_pool", 1)])
         stub: Any = agent_pb2_grpc.AgentServiceStub(self._channel)
         self.call: Any = stub.Session()
         self._inbox: dict[str, deque[Any]] = {}

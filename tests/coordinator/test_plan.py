@@ -1,4 +1,4 @@
-"""Operators, networks, presets and memory of a run."""
+"""Operators, networks and presets of a run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.plan import (
-    MEMORY_SHARE,
     PRESETS,
     Preset,
     architectures,
-    check_memory,
     check_meter,
     draw_networks,
     for_meters,
     make_run,
     plan_items,
     preset_plan,
-    run_memory_bytes,
 )
-from nas.opstats import space_memory_bytes
 from nas.space import builtin_spaces, load_space
 from protos.convert import from_message, to_message
 from protos.errors import BadInputError
@@ -223,42 +219,7 @@ def test_a_space_of_one_architecture_can_be_profiled() -> None:
     assert run.plan.paths_per_round == 1
 
 
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-
-def test_hannas_space_fits_a_pi_3b() -> None:
-    for preset in ("quick", "standard"):
-        check_memory(make_run(SPACE, "rpi3b", preset=preset), PI_3B)
-
-
-def test_a_run_that_does_not_fit_is_refused_with_its_sizes_and_a_way_out() -> None:
-    run = make_run(SPACE, "rpi3b", preset="thorough")
-    with pytest.raises(BadInputError) as caught:
-        check_memory(run, PI_3B)
-    message = str(caught.value)
-    assert f"would need {run_memory_bytes(run) / 1e6:.0f} MB" in message
-    assert "for 105 whole networks" in message
-    assert f"may use {MEMORY_SHARE * PI_3B.facts.memory_bytes / 1e6:.0f} MB (70% of 950 MB)" in message
-    assert message.endswith("choose the preset standard, which fits")
-    with pytest.raises(BadInputError, match="choose a smaller space, input or batch"):
-        check_memory(run, Device("tiny", "rpi0", facts=HostFacts(memory_bytes=256 << 20)))
-
-
-def test_isolated_loops_need_no_supernet() -> None:
-    paths = run_memory_bytes(make_run(SPACE, "rpi3b"))
-    isolated = run_memory_bytes(make_run(SPACE, "rpi3b", method="isolated"))
-    assert paths - space_memory_bytes(SPACE, ()) < isolated < paths
-
-
-def test_a_device_that_does_not_know_its_memory_is_not_refused() -> None:
-    check_memory(make_run(SPACE, "rpi3b", preset="thorough"), Device("pi-02", "rpi3b"))
-
-
-def test_a_steady_round_holds_a_share_of_the_networks() -> None:
-    cold = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard").plan
-    steady = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", context="steady").plan
-    assert (cold.networks_per_round, cold.paths_per_round) == (0, 55)
-    assert (steady.networks_per_round, steady.paths_per_round) == (14, 14)
+# ---- meters -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,10 @@ def test_flagged_rounds_cost_time_but_are_no_evidence(tmp_path: Path) -> None:
 def test_an_unknown_device_is_answered_with_what_there_is(tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(tmp_path) as (address, client):
-            with pytest.raises(NotFoundError, match="no agent is connected; start one with `edgelut-agent run`"):
+            with pytest.raises(NotFoundError, match="nor any other; start one with `edgelut-agent run`"):
                 await asyncio.to_thread(client.submit, spec_of(), "run-1")
             async with Agent(address) as agent:
-                with pytest.raises(NotFoundError, match=r"connected are: pi-01 \(rpi3b\); did you mean 'rpi3b'\?"):
+                with pytest.raises(NotFoundError, match=r"but these are: pi-01 \(rpi3b\); did you mean 'rpi3b'\?"):
                     await asyncio.to_thread(client.submit, spec_of("rpi3"), "run-1")
                 await agent.status(broken_reason="no meter")
                 await until_device(client, "pi-01", "broken")
@@ -131,7 +131,7 @@ def test_bad_submissions_are_refused(tmp_path: Path) -> None:
             assert same.run_id == "run-1"
             with pytest.raises(ConflictError, match="asks for something else"):
                 await asyncio.to_thread(client.submit, spec_of(threads=2), "run-1")
-            for ask in (client.run, client.cancel, client.resume, lambda run_id: list(client.watch(run_id))):
+            for ask in (client.run, client.cancel, client.resume, lambda run_id: list(client.watch_run(run_id))):
                 with pytest.raises(NotFoundError, match="there is no run run-2"):
                     await asyncio.to_thread(ask, "run-2")
 
@@ -295,7 +295,7 @@ def test_watching_shows_every_state_until_the_end(tmp_path: Path) -> None:
             loop = asyncio.get_running_loop()
 
             def watch() -> None:
-                for run in client.watch("run-1"):
+                for run in client.watch_run("run-1"):
                     seen.append(run)
                     loop.call_soon_threadsafe(first.set)
 
@@ -307,7 +307,7 @@ def test_watching_shows_every_state_until_the_end(tmp_path: Path) -> None:
             assert seen[0].state == "latency"
             assert seen[-1].state == "done"
             assert all(run.spec == spec_of() for run in seen)
-            assert [run.state for run in (await asyncio.to_thread(lambda: list(client.watch("run-1"))))] == ["done"]
+            assert [run.state for run in (await asyncio.to_thread(lambda: list(client.watch_run("run-1"))))] == ["done"]
 
     play(scene())
 

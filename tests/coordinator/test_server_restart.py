@@ -15,7 +15,7 @@ import pytest
 
 from coordinator import runs
 from coordinator.client import Coordinator as Client
-from coordinator.server import loopback_address, running
+from coordinator.server import listen_address, running
 from lut_store.store import Store
 from protos import agent_pb2
 from protos.errors import BadInputError, ConflictError, UnavailableError
@@ -131,7 +131,7 @@ def test_two_coordinators_over_one_database_drive_each_run_once(
                 assert foreign.reason == "another coordinator process drives it"
                 with pytest.raises(ConflictError, match="run-1 is driven by another coordinator process; ask that one"):
                     await asyncio.to_thread(other.cancel, "run-1")
-                watching = asyncio.create_task(asyncio.to_thread(lambda: list(other.watch("run-1"))))
+                watching = asyncio.create_task(asyncio.to_thread(lambda: list(other.watch_run("run-1"))))
             # The driver is gone, and so are both boards, of which pi-01 had a lease.
             while "drives it" in (await asyncio.to_thread(other.run, "run-1")).reason:
                 await asyncio.sleep(0.02)
@@ -163,19 +163,19 @@ def test_a_coordinator_that_lives_for_one_command_takes_up_only_what_it_is_asked
 @pytest.mark.parametrize("listen", ["0.0.0.0:7443", "192.168.1.5:0", "[::]:0", "pi.example:7443", ":7443"])
 def test_without_tls_only_loopback_is_served(listen: str) -> None:
     with pytest.raises(BadInputError, match="there is no TLS"):
-        loopback_address(listen)
+        listen_address(listen)
 
 
 @pytest.mark.parametrize("listen", ["", "7443", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:x", "unix:/tmp/x"])
 def test_an_address_that_is_none_is_refused(listen: str) -> None:
     with pytest.raises(BadInputError, match="is no address to listen on; write HOST:PORT, for example 127"):
-        loopback_address(listen)
+        listen_address(listen)
 
 
 def test_loopback_addresses() -> None:
-    assert loopback_address("localhost:0") == "127.0.0.1:0"
-    assert loopback_address("[::1]:7443") == "[::1]:7443"
-    assert loopback_address("127.0.0.2:1") == "127.0.0.2:1"
+    assert listen_address("localhost:0") == "127.0.0.1:0"
+    assert listen_address("[::1]:7443") == "[::1]:7443"
+    assert listen_address("127.0.0.2:1") == "127.0.0.2:1"
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
@@ -200,4 +200,4 @@ def test_nobody_there(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match=f"no coordinator answers at {address} .*`coordinator serve`"):
             client.devices()
         with pytest.raises(UnavailableError, match="--coordinator or EDGELUT_COORDINATOR"):
-            list(client.watch("run-1"))
+            list(client.watch_run("run-1"))
