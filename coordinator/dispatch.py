@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from coordinator.background import in_daemon_thread
 from coordinator.claims import Claims
@@ -39,6 +39,7 @@ from protos.errors import EdgelutError, StaleLeaseError, StorageError
 from protos.types import Lease
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TICK_S = 0.5  # deadlines are looked at this often
 STALL_S = 1.0  # an event loop that is so late is a stall of this process
@@ -339,6 +340,11 @@ class Dispatcher:
                 run.tally = counted(run.tally, message)
 
     # ---- long arithmetic ----
+
+    async def beside(self, function: Callable[..., T], *args: Any) -> T:
+        """Long arithmetic that no run waits for, one at a time with the others."""
+        async with self._job_slot:
+            return await in_daemon_thread(function, *args)
 
     def _start(self, run: ActiveRun, job: Coroutine[None, None, None]) -> None:
         async def wrapped() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from coordinator.builds import build_lut
 from coordinator.dispatch import Dispatcher
 from coordinator.runs import Runs
 from lut_store.store import Store
@@ -97,6 +98,11 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         known = await answer(context, asyncio.to_thread(self._dispatcher.store.devices))
         devices = self._dispatcher.fleet.devices(known, self._dispatcher.leases, time.time())
         return run_pb2.ListDevicesReply(devices=[to_message(device) for device in devices])
+
+    async def BuildLut(  # noqa: N802
+        self, request: run_pb2.BuildLutRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> run_pb2.BuildLutReply:
+        return await answer(context, build_lut(self._dispatcher, request))
 
 
 def _message(run: Run) -> run_pb2.Run:

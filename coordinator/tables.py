@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from coordinator.plan import PRESETS
+from lut_store.estimate.boards import Boards
 from lut_store.estimate.correction import Correction, counts, fit_correction, kinds_of
 from lut_store.estimate.energy import PowerEstimate
+from lut_store.estimate.energy_form import drawn
 from lut_store.estimate.executions import Array, slot_items
 from lut_store.estimate.latency import Z95, LatencyEstimate
+from lut_store.estimate.settings import DEFAULT, Settings
 from lut_store.estimate.validation import errors, noise_floor
 from lut_store.metric import Metric
 from protos.types import CONTEXTS, CellRef, RunSpec
 
-LEAST_SAMPLES = 8  # fresh meter samples below which a cell's energy is flagged
-
 
 class Tables:
-    """Latency and energy per item with their corrections, and what the networks say of them."""
+    """Latency and energy per item with their corrections, and what the networks say of them.
 
-    def __init__(self, spec: RunSpec, latency: LatencyEstimate, power: PowerEstimate | None) -> None:
-        self.spec, self.latency, self.power = spec, latency, power
+    `boards`: how several boards differ, by metric; empty for one board.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        latency: LatencyEstimate,
+        power: PowerEstimate | None,
+        settings: Settings = DEFAULT,
+        boards: Mapping[str, Boards] | None = None,
+    ) -> None:
+        self.spec, self.latency, self.power, self.boards = spec, latency, power, boards or {}
         cells, fixed = slot_items(spec)
         self.count = counts(spec, [n.choices for n in spec.networks], cells, fixed)  # (M, I)
         self.role = np.array([n.role for n in spec.networks])
@@ -29,37 +42,56 @@ class Tables:
         kind = kinds_of(spec)
         rel_se = latency.network_se_s / latency.network_s
         self.latency_correction = fit_correction(
-            latency.item_s, self.count[fit], kind, latency.network_s[fit], rel_se[fit]
+            latency.item_s, self.count[fit], kind, latency.network_s[fit], rel_se[fit], apply=settings.correction
         )
         if power is None:
             return
-        self.item_j = latency.item_s * power.item_power_w
-        self.item_se_j = np.hypot(latency.item_se_s * power.item_power_w, latency.item_s * power.item_se_w)
-        self.network_j = latency.network_s * power.network_power_w
-        self.network_se_j = np.hypot(
-            latency.network_se_s * power.network_power_w, latency.network_s * power.network_se_w
-        )
+        self.item_j, self.item_se_j = item_energy(latency, power, settings)
+        shown = drawn(power, settings.energy_form)
+        self.network_j = latency.network_s * shown.network_w
+        self.network_se_j = np.hypot(latency.network_se_s * shown.network_w, latency.network_s * shown.network_se_w)
         # The latency's correction is the energy's too; what is left is how the power of a network differs from its
         # blocks'.
-        corrected_j = self.latency_correction.corrected * power.item_power_w
+        corrected_j = self.latency_correction.corrected * shown.item_w
+        rel_se = self.network_se_j / self.network_j
         self.energy_correction = fit_correction(
-            corrected_j, self.count[fit], kind, self.network_j[fit], (self.network_se_j / self.network_j)[fit]
+            corrected_j, self.count[fit], kind, self.network_j[fit], rel_se[fit], apply=settings.correction
         )
 
     def latency_metric(self) -> Metric:
-        return _metric(
-            self.spec, self.latency.item_s, self.latency.item_se_s, self.latency.item_n, self.latency_correction
+        return self._metric(
+            "latency", self.latency.item_s, self.latency.item_se_s, self.latency.item_n, self.latency_correction
         )
 
     def energy_metric(self) -> Metric | None:
         if self.power is None:
             return None
-        return _metric(self.spec, self.item_j, self.item_se_j, self.power.item_samples, self.energy_correction)
+        return self._metric("energy", self.item_j, self.item_se_j, self.power.item_samples, self.energy_correction)
+
+    def _metric(self, name: str, value: Array, se: Array, n: Any, correction: Correction) -> Metric:
+        unknown = ~np.isfinite(value)
+        factor_rel_se = correction.factor_rel_se
+        apart = self.boards.get(name)
+        if apart is not None and np.isfinite(apart.rel_sd):
+            se = apart.combined_se(value, se)
+            factor_rel_se = apart.prediction_rel_se(factor_rel_se)
+        return Metric.from_items(
+            self.spec.space,
+            self.spec.items,
+            value,
+            np.where(unknown, np.nan, se),
+            n,
+            np.where(unknown, np.nan, correction.corrected),
+            correction=correction.parameters(),
+            factor_rel_se=factor_rel_se,
+            residual_rel_sd=correction.residual_rel_sd,
+        )
 
     def flags(self) -> dict[CellRef, tuple[str, ...]]:
         """Words about single cells: what a reader must know before trusting the number."""
         words: dict[CellRef, tuple[str, ...]] = {}
         target = self.spec.plan.target_rel_halfwidth
+        asked = PRESETS.get(self.spec.preset, PRESETS["standard"]).meter_samples
         halfwidth = Z95 * self.latency.item_se_s / self.latency.item_s
         for index, item in enumerate(self.spec.items):
             own = []
@@ -69,7 +101,7 @@ class Tables:
                 own.append("wider than asked")
             if self.power is not None and not np.isfinite(self.power.item_power_w[index]):
                 own.append("no energy")
-            elif self.power is not None and self.power.item_samples[index] < LEAST_SAMPLES:
+            elif self.power is not None and self.power.item_samples[index] < asked:
                 own.append("few meter samples")
             if own:
                 words.update(dict.fromkeys(item.cells, tuple(own)))
@@ -153,19 +185,11 @@ class Tables:
         }
 
 
-def _metric(spec: RunSpec, value: Array, se: Array, n: Any, correction: Correction) -> Metric:
-    unknown = ~np.isfinite(value)
-    return Metric.from_items(
-        spec.space,
-        spec.items,
-        value,
-        np.where(unknown, np.nan, se),
-        n,
-        np.where(unknown, np.nan, correction.corrected),
-        correction=correction.parameters(),
-        factor_rel_se=correction.factor_rel_se,
-        residual_rel_sd=correction.residual_rel_sd,
-    )
+def item_energy(latency: LatencyEstimate, power: PowerEstimate, settings: Settings) -> tuple[Array, Array]:
+    """(I,) joules above idle per inference, and their standard errors."""
+    shown = drawn(power, settings.energy_form)
+    error_j = np.hypot(latency.item_se_s * shown.item_w, latency.item_s * shown.item_se_w)
+    return latency.item_s * shown.item_w, error_j
 
 
 def known(value: float) -> float | None:

@@ -30,6 +30,7 @@ COLUMNS = (
     ),
     *("latency_corrected_s", "energy_corrected_j", "latency_se_s", "energy_se_j", "energy_n"),
     *("op_index", "operator_id", "label", "shared_with"),
+    *("latency_between_sd_s", "energy_between_sd_j"),
 )
 LEVEL = 0.95  # of the bounds *_lo_*, *_hi_*
 
@@ -55,12 +56,20 @@ def _pick(metric: Metric | None, name: str, cells: list[CellRef]) -> np.ndarray[
     return np.array([fixed[c.op] if c.layer == FIXED_LAYER else grid[c.layer, c.op] for c in cells])
 
 
+def _between_rel_sd(lut: Lut, metric: str) -> float:
+    """Relative standard deviation of boards of the type around an entry; NaN for a LUT of one board."""
+    boards = lut.provenance.get("boards")
+    spread = boards.get(metric) if isinstance(boards, dict) else None
+    value = spread.get("between_rel_sd") if isinstance(spread, dict) else None
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
 def frame(lut: Lut) -> pd.DataFrame:
     """One row for every allowed cell in the order of the space, the stem's operators before and the head's after them.
 
     Those have layer -1 and are called stem0, head0, …; they are left out when the LUT does not include them.
     latency_s and energy_j are as measured, with 95 % bounds from their standard errors; the corrected columns are
-    what predict() sums.
+    what predict() sums. The last two columns say how far boards of the type are apart, NaN for a LUT of one board.
     """
     rows = _rows(lut)
     cells = [cell for cell, _ in rows]
@@ -90,5 +99,7 @@ def frame(lut: Lut) -> pd.DataFrame:
         "operator_id": [spec.operator_id if spec else "" for spec in specs],
         "label": [spec.label() if spec else "" for spec in specs],
         "shared_with": [shared[spec] - 1 for spec in specs],
+        "latency_between_sd_s": latency["value"] * _between_rel_sd(lut, "latency"),
+        "energy_between_sd_j": energy["value"] * _between_rel_sd(lut, "energy"),
     }
     return pd.DataFrame({name: columns[name] for name in COLUMNS})

@@ -339,3 +339,85 @@ class Device(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__meter) -> _WhichOneofReturnType__meter | None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class BuildLutRequest(_message.Message):
+    """Empty words are the defaults (lut_store.estimate.settings)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    ENERGY_FIELD_NUMBER: _builtins.int
+    ENERGY_FORM_FIELD_NUMBER: _builtins.int
+    NO_CORRECTION_FIELD_NUMBER: _builtins.int
+    ALLOW_DIFFERENT_FIELD_NUMBER: _builtins.int
+    EXCLUDE_DEVICES_FIELD_NUMBER: _builtins.int
+    PARENT_DIGESTS_FIELD_NUMBER: _builtins.int
+    latency: _builtins.str
+    """"median" | "p10" | "mean" """
+    energy: _builtins.str
+    """"plateau" | "peak" """
+    energy_form: _builtins.str
+    """"power" | "hanna" """
+    no_correction: _builtins.bool
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def allow_different(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """fields in which the runs may differ"""
+
+    @_builtins.property
+    def exclude_devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """boards whose measurements are left out"""
+
+    @_builtins.property
+    def parent_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """versions that this one continues, beside those from the same runs"""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        latency: _builtins.str = ...,
+        energy: _builtins.str = ...,
+        energy_form: _builtins.str = ...,
+        no_correction: _builtins.bool = ...,
+        allow_different: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_devices: _abc.Iterable[_builtins.str] | None = ...,
+        parent_digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_different", b"allow_different", "energy", b"energy", "energy_form", b"energy_form", "exclude_devices", b"exclude_devices", "latency", b"latency", "no_correction", b"no_correction", "parent_digests", b"parent_digests", "run_ids", b"run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildLutRequest: _TypeAlias = BuildLutRequest  # noqa: Y015
+
+@_typing.final
+class BuildLutReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    reference: _builtins.str
+    """TYPE/SPACE@VERSION"""
+    existed: _builtins.bool
+    """it was there before"""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "existed", b"existed", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildLutReply: _TypeAlias = BuildLutReply  # noqa: Y015

@@ -69,6 +69,11 @@ class RunServiceStub:
                 request_serializer=protos_dot_run__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=protos_dot_run__pb2.ListDevicesReply.FromString,
                 _registered_method=True)
+        self.BuildLut = channel.unary_unary(
+                '/edgelut.v1.RunService/BuildLut',
+                request_serializer=protos_dot_run__pb2.BuildLutRequest.SerializeToString,
+                response_deserializer=protos_dot_run__pb2.BuildLutReply.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -118,6 +123,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BuildLut(self, request, context):
+        """A version from the stored evidence of runs that have ended, without a device; the stored one when it is already there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +167,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=protos_dot_run__pb2.ListDevicesRequest.FromString,
                     response_serializer=protos_dot_run__pb2.ListDevicesReply.SerializeToString,
+            ),
+            'BuildLut': grpc.unary_unary_rpc_method_handler(
+                    servicer.BuildLut,
+                    request_deserializer=protos_dot_run__pb2.BuildLutRequest.FromString,
+                    response_serializer=protos_dot_run__pb2.BuildLutReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -346,6 +363,33 @@ class RunService:
             '/edgelut.v1.RunService/ListDevices',
             protos_dot_run__pb2.ListDevicesRequest.SerializeToString,
             protos_dot_run__pb2.ListDevicesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildLut(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgelut.v1.RunService/BuildLut',
+            protos_dot_run__pb2.BuildLutRequest.SerializeToString,
+            protos_dot_run__pb2.BuildLutReply.FromString,
             options,
             channel_credentials,
             insecure,

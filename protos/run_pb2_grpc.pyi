@@ -40,6 +40,8 @@ class RunServiceStub:
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     ListDevices: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListDevicesRequest, _run_pb2.ListDevicesReply]
+    BuildLut: _grpc.UnaryUnaryMultiCallable[_run_pb2.BuildLutRequest, _run_pb2.BuildLutReply]
+    """A version from the stored evidence of runs that have ended, without a device; the stored one when it is already there."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -53,6 +55,8 @@ class RunServiceAsyncStub(RunServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     ListDevices: _aio.UnaryUnaryMultiCallable[_run_pb2.ListDevicesRequest, _run_pb2.ListDevicesReply]  # type: ignore[assignment]
+    BuildLut: _aio.UnaryUnaryMultiCallable[_run_pb2.BuildLutRequest, _run_pb2.BuildLutReply]  # type: ignore[assignment]
+    """A version from the stored evidence of runs that have ended, without a device; the stored one when it is already there."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -105,5 +109,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.ListDevicesReply, _abc.Awaitable[_run_pb2.ListDevicesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def BuildLut(
+        self,
+        request: _run_pb2.BuildLutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.BuildLutReply, _abc.Awaitable[_run_pb2.BuildLutReply]]:
+        """A version from the stored evidence of runs that have ended, without a device; the stored one when it is already there."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

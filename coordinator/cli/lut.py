@@ -82,6 +82,9 @@ def show(
     view: Annotated[
         str, typer.Option("--view", metavar="|".join(VIEWS), help="Layers × candidates, one row per cell, or neither.")
     ] = "grid",
+    by_device: Annotated[
+        bool, typer.Option("--by-device", metavar="", help="What each board measured, and how far boards are apart.")
+    ] = False,
     context: ContextFilter = "",
     threads: ThreadsFilter = None,
     batch: BatchFilter = None,
@@ -103,6 +106,9 @@ def show(
     """
     one_of("view", view, VIEWS)
     found = fetch(reference, Filters(context, threads, batch, emulation, runtime, precision), coordinator)
+    if by_device:
+        show_by_device(found, as_json=as_json)
+        return
     if as_json:
         from lut_store.document import to_document
 
@@ -117,6 +123,19 @@ def show(
     if view == "cells":
         parts.append(tables.cells(found))
     for part in [*parts, tables.validation(found), tables.provenance(found)]:
+        out.print(part)
+        out.print()
+
+
+def show_by_device(found: Lut, *, as_json: bool) -> None:
+    """Each board of the LUT."""
+    from coordinator.cli import lut_boards, show
+
+    if as_json:
+        print_json(lut_boards.record(found))
+        return
+    out = console()
+    for part in [show.heading(found), *lut_boards.tables(found)]:
         out.print(part)
         out.print()
 

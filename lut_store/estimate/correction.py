@@ -77,9 +77,11 @@ def no_correction(cost: Array) -> Correction:
     return Correction("none", 0, 1.0, 0.0, cost, float("nan"), float("nan"), float("nan"))
 
 
-def fit_correction(cost: Array, count: Array, kind: IntArray, truth: Array, truth_rel_se: Array) -> Correction:
+def fit_correction(
+    cost: Array, count: Array, kind: IntArray, truth: Array, truth_rel_se: Array, *, apply: bool = True
+) -> Correction:
     """cost (I,), count (M, I), kind (I,), truth (M,) measured networks of role "fit" and their relative standard
-    errors."""
+    errors. Without `apply` nothing is corrected, and the networks say only how far the plain sums are off."""
     usable = np.isfinite(truth) & ~(count[:, ~np.isfinite(cost)] > 0).any(axis=1)
     count, truth, truth_rel_se = count[usable], truth[usable], np.nan_to_num(truth_rel_se[usable])
     if len(truth) < LEAST_FOR_FACTOR:
@@ -88,12 +90,12 @@ def fit_correction(cost: Array, count: Array, kind: IntArray, truth: Array, trut
     ratio = truth / (count @ known)
     factor = float(np.median(ratio))
     spread = 1.4826 * float(np.median(np.abs(ratio - factor)))
-    if abs(factor - 1) <= SIGNIFICANT * MEDIAN_SE * spread / np.sqrt(len(ratio)):
+    if not apply or abs(factor - 1) <= SIGNIFICANT * MEDIAN_SE * spread / np.sqrt(len(ratio)):
         plain_rms = float(np.sqrt(np.mean((1 / ratio - 1) ** 2)))
         result = _finish("none", 1.0, 0.0, cost, truth, truth_rel_se, plain_rms)
     else:
         result = _finish("factor", factor, 0.0, factor * cost, truth, truth_rel_se, _loo_rms_of_factor(ratio))
-    if len(truth) >= LEAST_FOR_RIDGE:
+    if apply and len(truth) >= LEAST_FOR_RIDGE:
         ridge = _ridge(cost, count, kind, truth, truth_rel_se, factor)
         if ridge.loo_rel_rms < WORTHWHILE * result.loo_rel_rms:
             return ridge

@@ -17,8 +17,10 @@ from lut_store.estimate.correction import counts
 from lut_store.estimate.energy_error import uncertainty
 from lut_store.estimate.energy_fit import Fit, fit
 from lut_store.estimate.energy_lag import Lag
+from lut_store.estimate.energy_peak import peaks
 from lut_store.estimate.energy_trace import IDLE, Segment, duration_s, read_segment
 from lut_store.estimate.executions import slot_items
+from lut_store.estimate.settings import PEAK, PLATEAU
 from protos.errors import BadInputError
 from protos.types import PowerTrace, RunSpec
 
@@ -101,11 +103,12 @@ class PowerEstimate:
         return {"samples": self.samples} | {n: v if np.isfinite(v) else None for n, v in values.items()}
 
 
-def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> PowerEstimate:
+def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]], statistic: str = PLATEAU) -> PowerEstimate:
     """Fit all segments together: a power per load, a baseline per segment, a lag per meter.
 
     Each segment is its chunks in any order; segments may come from several boards of a type, which then share the
-    powers. Everything is NaN when there is no usable sample. Raises BadInputError for traces that contradict
+    powers. `statistic`: "plateau", or "peak", what a reader of the display would note (energy_peak). Everything is NaN
+    when there is no usable sample. Raises BadInputError for traces that contradict
     themselves, and for traces without any idle time, above which nothing could be measured.
     """
     bin_s = sum(map(duration_s, segments)) / MOST_ROWS
@@ -128,6 +131,15 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> P
     knots = slice(found.prior.first, found.prior.first + len(found.prior.roughness))
     hats = found.traces.baseline[0]
     idle_w, idle_a = hats @ found.solution.coefficients[knots], hats @ amps[knots]
+    covariance_w2 = np.where(np.outer(known, known), error.covariance_w2, np.nan)
+    if statistic == PEAK:
+        top = peaks(found, lags, loads, idle_w, idle_a)
+        known = known & np.isfinite(top.power_w)
+        power_w, se_w, current_a = (
+            np.where(known, values, np.nan) for values in (top.power_w, top.power_se_w, top.current_a)
+        )
+        # The noise that makes the peaks is each window's own.
+        covariance_w2 = np.where(np.outer(known, known), np.diag(np.nan_to_num(se_w) ** 2), np.nan)
     first = lags[found.traces.meters.index(read[0].meter)]
     return PowerEstimate(
         item_power_w=power_w[:items],
@@ -142,7 +154,7 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]]) -> P
         network_samples=samples[items:],
         network_windows=windows[items:],
         network_active_s=active_s[items:],
-        covariance_w2=np.where(np.outer(known, known), error.covariance_w2, np.nan),
+        covariance_w2=covariance_w2,
         idle_power_w=float(idle_w.mean()),
         idle_power_sd_w=float(idle_w.std()),
         idle_current_a=float(idle_a.mean()),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from lut_store.estimate.common_mode import CommonMode, common_mode
 from lut_store.estimate.executions import NETWORK, OPERATOR, Array, Executions, IntArray, flatten
+from lut_store.estimate.settings import MEAN, MEDIAN
+from lut_store.estimate.statistic import SE_FACTORS, group_levels, log_level, weighted_levels
 from protos.types import LatencyRound, RunSpec
 
 Z95 = 1.959964
@@ -17,17 +19,17 @@ RESAMPLES = 200
 FLOOR_SHARE = 5e-4  # of a network's latency: no operator needs to be known better than this
 PLACEMENT_REL_SE = 0.002  # what repeating cannot see: where in memory this process put its weights and buffers
 LEAST_BLOCKS = 4  # below this there is no bootstrap and no standard error
-MEDIAN_SE = 1.2533  # standard error of a median over that of a mean, for normal noise
+MEDIAN_SE = SE_FACTORS[MEDIAN]  # standard error of a median over that of a mean, for normal noise
 
 
 @dataclass(frozen=True)
 class LatencyEstimate:
     """I items and M networks, in the order of the run's specification; NaN where nothing was measured.
 
-    item_s, network_s: median latency in seconds with the machine's common mode taken out; *_se_s: standard errors, by
-    block bootstrap for items; *_n: executions behind them; network_half_s (2, M): the same networks from odd and from
-    even executions; disturbed_share: executions left out; spread: interquartile range of what is left of one
-    execution, relative.
+    item_s, network_s: the statistic, by default the median, in seconds with the machine's common mode taken out;
+    *_se_s: standard errors, by block bootstrap for items; *_n: executions behind them; network_half_s (2, M): the same
+    networks from odd and from even executions; disturbed_share: executions left out; spread: interquartile range of
+    what is left of one execution, relative.
     """
 
     item_s: Array
@@ -53,17 +55,22 @@ class LatencyLook:
 
 
 def estimate_latency(
-    spec: RunSpec, streams: Sequence[Sequence[LatencyRound]], seed: int = 0, resamples: int = RESAMPLES
+    spec: RunSpec,
+    streams: Sequence[Sequence[LatencyRound]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    statistic: str = MEDIAN,
 ) -> LatencyEstimate:
     """Estimate from the clean rounds of each stream (one device, its tasks in order). The same evidence gives the same
-    numbers."""
+    numbers. `statistic` ("median", "p10", "mean") is that of the same executions, for operators and networks alike."""
     ex = flatten(spec, streams)
     machine = common_mode(ex)
-    se_log, n_items = _item_errors(ex, machine, seed, resamples)
-    hot_item_s = np.exp(machine.hot_log_s)
-    item_s = np.exp(machine.item_log_s) if len(ex.timed_item) else hot_item_s
-    network_s = np.exp(machine.network_log_s)
-    half_s, network_se_s, network_n = _networks(ex, machine)
+    se_log, n_items = _item_errors(ex, machine, seed, resamples, statistic)
+    item_log_s, hot_log_s, network_log_s = _levels(ex, machine, statistic)
+    hot_item_s = np.exp(hot_log_s)
+    item_s = np.exp(item_log_s) if len(ex.timed_item) else hot_item_s
+    network_s = np.exp(network_log_s)
+    half_s, network_se_s, network_n = _networks(ex, machine, statistic)
     kept = machine.residual[machine.kept]
     spread = float(np.subtract(*np.nanquantile(kept, [0.75, 0.25]))) if len(kept) else float("nan")
     return LatencyEstimate(
@@ -75,21 +82,42 @@ def estimate_latency(
         network_se_s=network_s * network_se_s,
         network_n=network_n,
         network_half_s=half_s,
-        other_context_s=_other_context_s(spec, streams),
+        other_context_s=_other_context_s(spec, streams, statistic),
         disturbed_share=float(1 - machine.kept.mean()) if len(machine.kept) else 0.0,
         spread=spread,
     )
 
 
-def _other_context_s(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]]) -> Array:
-    """(networks,) median seconds of the calls in the other context; NaN where there were none."""
+def _levels(ex: Executions, machine: CommonMode, statistic: str) -> tuple[Array, Array, Array]:
+    """Log seconds: (items,) from paths, (items,) from hot loops, (networks,), of executions that were not disturbed."""
+    if statistic == MEDIAN:  # what the common mode itself was found with
+        return machine.item_log_s, machine.hot_log_s, machine.network_log_s
+    execution = ex.path_execution[ex.timed_path]
+    timed = ex.timed_log_s - machine.offset[execution]
+    items = group_levels(timed, ex.timed_item, ex.items, machine.kept[execution], statistic)
+    total = ex.log_total - machine.offset
+    hot, networks = (
+        group_levels(total[of], ex.index[of], count, machine.kept[of], statistic)
+        for of, count in ((ex.kind == OPERATOR, ex.items), (ex.kind == NETWORK, ex.networks))
+    )
+    return items, hot, networks
+
+
+def _other_context_s(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]], statistic: str) -> Array:
+    """(networks,) seconds of the calls in the other context; NaN where there were none."""
     calls_ns: list[list[int]] = [[] for _ in spec.networks]
     for round_ in (r for rounds in streams for r in rounds):
         timings = round_.other_context
         if timings is not None:
             for row, network in enumerate(timings.network):
                 calls_ns[network] += timings.total_ns[row * timings.calls : (row + 1) * timings.calls]
-    return np.array([np.median(own) * 1e-9 if own else np.nan for own in calls_ns])
+
+    def seconds(calls: list[int]) -> float:
+        if statistic == MEDIAN:
+            return float(np.median(calls) * 1e-9)
+        return float(np.exp(log_level(np.log(np.asarray(calls, float)), statistic)) * 1e-9)
+
+    return np.array([seconds(own) if own else np.nan for own in calls_ns])
 
 
 def look(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]]) -> LatencyLook:
@@ -113,7 +141,9 @@ def _typical_network_s(spec: RunSpec, estimate: LatencyEstimate) -> float:
     return float(np.nanmean(estimate.item_s)) * len(spec.space.layers)
 
 
-def _item_errors(ex: Executions, machine: CommonMode, seed: int, resamples: int) -> tuple[Array, IntArray]:
+def _item_errors(
+    ex: Executions, machine: CommonMode, seed: int, resamples: int, statistic: str
+) -> tuple[Array, IntArray]:
     """(items,) standard error of the log latency, by bootstrap over blocks of executions; (items,) executions behind
     it."""
     if len(ex.timed_item):
@@ -140,22 +170,11 @@ def _item_errors(ex: Executions, machine: CommonMode, seed: int, resamples: int)
     for number in range(ex.items):
         own = slice(bounds[number], bounds[number + 1])
         if bounds[number + 1] - bounds[number] >= LEAST_BLOCKS:
-            error[number] = np.nanstd(_weighted_medians(value[own], weight[:, block[own]]))
+            error[number] = np.nanstd(weighted_levels(value[own], weight[:, block[own]], statistic))
     return error, n
 
 
-def _weighted_medians(ordered: Array, weight: Array) -> Array:
-    """(resamples,) medians of ordered (n,) under weight (resamples, n); NaN where a resample drew none of them."""
-    cumulative = np.cumsum(weight, axis=1)
-    half = cumulative[:, -1:] / 2
-    low = np.argmax(cumulative >= half, axis=1)
-    high = np.argmax(cumulative > half, axis=1)
-    medians = (ordered[low] + ordered[high]) / 2
-    result: Array = np.where(cumulative[:, -1] > 0, medians, np.nan)
-    return result
-
-
-def _networks(ex: Executions, machine: CommonMode) -> tuple[Array, Array, IntArray]:
+def _networks(ex: Executions, machine: CommonMode, statistic: str) -> tuple[Array, Array, IntArray]:
     """(2, networks) seconds from odd and even executions, (networks,) relative standard error, (networks,)
     executions."""
     half_s = np.full((2, ex.networks), np.nan)
@@ -166,8 +185,9 @@ def _networks(ex: Executions, machine: CommonMode) -> tuple[Array, Array, IntArr
         own = value[index == number]
         if len(own) < 2:
             continue
-        half_s[:, number] = [np.exp(np.median(own[start::2])) for start in (0, 1)]
-        spread = 1.4826 * np.median(np.abs(own - np.median(own)))
-        error[number] = MEDIAN_SE * spread / np.sqrt(len(own))
+        half_s[:, number] = [np.exp(log_level(own[start::2], statistic)) for start in (0, 1)]
+        # A mean moves with every value, so its error is that of the plain spread; the others are robust.
+        spread = np.std(own, ddof=1) if statistic == MEAN else 1.4826 * np.median(np.abs(own - np.median(own)))
+        error[number] = SE_FACTORS[statistic] * spread / np.sqrt(len(own))
     n: NDArray[np.int64] = np.bincount(index, minlength=ex.networks)
     return half_s, error, n

@@ -144,3 +144,19 @@ def test_errors_say_nothing_where_nothing_was_measured() -> None:
     assert found.spearman == pytest.approx(1.0)
     assert noise_floor(np.full((2, 3), np.nan)) == (None, None)
     assert noise_floor(np.array([[1.0, 1.02], [1.0, 1.0]]))[0] == pytest.approx(0.01)
+
+
+def test_each_statistic_is_that_of_the_same_executions(run: RunSpec) -> None:
+    machine = Machine(run, noise=0.05, slow_share=0.05)
+    rounds = [machine.round(i) for i in range(20)]
+    median, low, mean = (estimate_latency(run, [rounds], statistic=name) for name in ("median", "p10", "mean"))
+    assert (low.item_s < median.item_s).all()
+    # of a log-normal spread of 5 %, the 10th percentile lies 1.28 spreads below the median
+    np.testing.assert_allclose(np.median(low.item_s / median.item_s), np.exp(-1.2816 * 0.05), atol=0.01)
+    np.testing.assert_allclose(mean.item_s, median.item_s, rtol=0.03)
+    np.testing.assert_allclose(mean.network_s, median.network_s, rtol=0.03)
+    for estimate in (median, low, mean):
+        assert np.isfinite(estimate.item_se_s).all()
+        assert np.isfinite(estimate.network_se_s).all()
+    assert np.median(low.item_se_s) > np.median(mean.item_se_s)
+    np.testing.assert_array_equal(low.item_n, median.item_n)
