@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from coordinator.evidence import gather
+from coordinator.operator_changes import anchor_se, operator_report
 from coordinator.tables import known
-from lut_store.estimate.latency import estimate_latency
+from lut_store.estimate.energy import PowerEstimate, estimate_power
+from lut_store.estimate.executions import Array
+from lut_store.estimate.latency import LatencyEstimate, estimate_latency
+from lut_store.estimate.settings import Settings
 from lut_store.estimate.validation import errors, noise_floor
 from lut_store.lut import Lut
 from lut_store.store import Store
 from protos.errors import BadInputError
+from protos.types import RunSpec
 
 
 def validation_report(store: Store, run_id: str) -> dict[str, Any]:
@@ -27,11 +32,13 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
     evidence = gather([*store.measurements(run_id, "latency"), *store.measurements(run_id, "power")])
     if not evidence.streams:
         raise BadInputError(f"run {run_id} has no latency measurement; there is nothing to compare")
-    latency = estimate_latency(spec, evidence.streams, seed=evidence.seed)
+    settings = Settings(**lut.provenance.get("settings", {}))  # as the LUT itself was built
+    latency = estimate_latency(spec, evidence.streams, seed=evidence.seed, statistic=settings.latency)
     role = np.array([n.role for n in spec.networks])
     held_out = role == "validation"
     choices = np.array([n.choices for n in spec.networks])
-    predicted = lut.predict(choices)[:, 0]  # (M,)
+    predicted, predicted_j = lut.predict(choices).T  # (M,) each
+    power = estimate_power(spec, evidence.segments, settings.energy) if evidence.segments else None
     ratios = anchor_ratios(
         lut, {n.choices: known(latency.network_s[i]) for i, n in enumerate(spec.networks) if n.role == "anchor"}
     )
@@ -43,6 +50,8 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
         "run": run_id,
         "anchors": len(ratios),
         "anchor_factor": factor,
+        "anchor_se": anchor_se((latency.network_se_s / latency.network_s)[role == "anchor"]),
+        "operators": operator_report(lut, spec.items, latency),
         "latency": {
             "plain": errors(predicted[held_out], latency.network_s[held_out]).document(),
             "repeat_mape": repeat,
@@ -51,7 +60,38 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
     }
     if factor is not None:
         report["latency"]["rescaled"] = errors(factor * predicted[held_out], latency.network_s[held_out]).document()
+    if power is not None:
+        network_j = latency.network_s * power.network_power_w
+        report["energy"] = {"plain": errors(predicted_j[held_out], network_j[held_out]).document()}
+    report["networks"] = _networks(spec, latency, power, predicted, predicted_j)
     return report
+
+
+def _networks(
+    spec: RunSpec, latency: LatencyEstimate, power: PowerEstimate | None, predicted_s: Array, predicted_j: Array
+) -> list[dict[str, Any]]:
+    """Every network of the run: measured and predicted, in s and J; None where it is not known."""
+    unknown = np.full(len(spec.networks), np.nan)
+    power_w = unknown if power is None else power.network_power_w
+    power_se_w = unknown if power is None else power.network_se_w
+    energy_j = latency.network_s * power_w
+    energy_se_j = np.hypot(latency.network_se_s * power_w, latency.network_s * power_se_w)
+    columns = {
+        "latency_s": latency.network_s,
+        "latency_se_s": latency.network_se_s,
+        "energy_j": energy_j,
+        "energy_se_j": energy_se_j,
+        "predicted_latency_s": predicted_s,
+        "predicted_energy_j": predicted_j,
+    }
+    return [
+        {
+            "role": network.role,
+            "choices": list(network.choices),
+            **{name: known(column[index]) for name, column in columns.items()},
+        }
+        for index, network in enumerate(spec.networks)
+    ]
 
 
 def anchor_shift(lut: Lut, previous: Lut) -> float | None:

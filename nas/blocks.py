@@ -94,7 +94,70 @@ class PoolLinear(nn.Module):
         return logits
 
 
-_MODULES: dict[str, Callable[[BlockSpec], nn.Module]] = {"mbconv": MBConv, "conv": Conv, "pool_linear": PoolLinear}
+class DenseLayer(nn.Module):
+    """A layer of CondenseNet as it runs after training (Huang et al., arXiv 1711.09224, section 3).
+
+    select → norm → activation → grouped 1×1 to expansion · growth → shuffle → norm → activation → grouped k×k to growth
+    → beside the input. What training has learnt is which inputs each group of the 1×1 convolution reads: an index, here
+    a random one, in which a group reads no input twice. (N, C, H, W) → (N, C + growth, H, W).
+    """
+
+    index: Tensor
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        growth = spec.out_channels - spec.in_channels
+        hidden, bias = growth * spec.expansion, spec.norm == "none"
+        share = spec.in_channels // spec.groups  # what a group reads
+        read = [torch.randperm(spec.in_channels)[:share] for _ in range(spec.groups)]
+        self.register_buffer("index", torch.cat(read))  # (C,)
+        self.norm1 = None if bias else nn.BatchNorm2d(spec.in_channels)
+        self.conv1 = nn.Conv2d(spec.in_channels, hidden, 1, groups=spec.groups, bias=bias)
+        self.norm2 = None if bias else nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, growth, spec.kernel, 1, spec.kernel // 2, groups=spec.groups, bias=bias)
+        self.groups = spec.groups
+        self.activation = _ACTIVATIONS[spec.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.index_select(1, self.index)  # (N, C, H, W)
+        y = self.conv1(self.activation(y if self.norm1 is None else self.norm1(y)))  # (N, e · growth, H, W)
+        if self.groups > 1:
+            y = torch.channel_shuffle(y, self.groups)
+        y = self.conv2(self.activation(y if self.norm2 is None else self.norm2(y)))  # (N, growth, H, W)
+        return torch.cat((x, y), 1)
+
+
+class Pool(nn.Module):
+    """Averages windows of stride × stride. (N, C, H, W) → (N, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        self.stride = spec.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, self.stride, ceil_mode=True)
+
+
+class NormActivation(nn.Module):
+    """Batch norm and activation alone, where no convolution stands before them. (N, C, H, W) → the same."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(spec.in_channels)
+        self.activation = _ACTIVATIONS[spec.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(x))
+
+
+_MODULES: dict[str, Callable[[BlockSpec], nn.Module]] = {
+    "mbconv": MBConv,
+    "conv": Conv,
+    "pool_linear": PoolLinear,
+    "dense": DenseLayer,
+    "pool": Pool,
+    "norm": NormActivation,
+}
 
 
 def build_block(spec: BlockSpec) -> nn.Module | None:

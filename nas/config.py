@@ -7,14 +7,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from lut_store.formats import files
 from protos.errors import BadInputError, unknown
 from protos.types import digest_of
 
 RELAXATIONS = ("mixture", "two-path", "single-path")
-DATASETS = ("digits", "synthetic", "cifar10", "cifar100")
+DATASETS = ("digits", "synthetic", "cifar10", "cifar100", "folder")
 KNOBS = "knobs"
 
 
@@ -23,8 +23,10 @@ class SearchConfig:
     """Defaults are HANNA's (arXiv 1906.07214) unless said otherwise."""
 
     data: str = "digits"  # ours: it comes with scikit-learn, so that nothing is downloaded
-    data_folder: str = ""  # of the CIFAR archives
+    data_folder: str = ""  # of the CIFAR archives, or of one folder of images per class
     samples: int = 0  # at most so many training images; 0: all
+    noise: float = 0.0  # standard deviation of noise on every image, in those of its channel: a harder task
+    shift: int = 0  # every image is moved by up to so many pixels: a harder task
     relaxation: str = "mixture"
     loss: str = "hanna"
     knobs: Mapping[str, float] = field(default_factory=dict)  # of the loss, by its own names
@@ -41,6 +43,9 @@ class SearchConfig:
     theta_init: float = 1.0
     temperature: float = 5.0  # of the Gumbel softmax at epoch 0
     temperature_decay: float = 0.956  # factor per epoch
+    device: str = "auto"  # cpu, cuda, cuda:1 …; auto: a GPU when there is one
+    amp: bool = False  # the supernet's products in bfloat16, sums and weights in float32
+    channels_last: bool = False  # memory order of images where the supernet convolves
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,8 +79,16 @@ class SearchConfig:
         return 0.5 * self.weight_lr * (1 + math.cos(math.pi * epoch / self.epochs))
 
 
+C = TypeVar("C")  # a dataclass of settings, checked at birth
+
+
 def load_config(path: Path | None, words: Iterable[str] = ()) -> SearchConfig:
-    """The settings of a TOML file (a [knobs] table for the loss), then of KEY=VALUE words; knobs as knobs.alpha=0.5.
+    """The settings of a search: `load_settings`, with a [knobs] table for the loss and knobs as knobs.alpha=0.5."""
+    return load_settings(SearchConfig, path, words)
+
+
+def load_settings(cls: type[C], path: Path | None, words: Iterable[str] = ()) -> C:
+    """The settings of a TOML file, then of KEY=VALUE words.
 
     Raises BadInputError for a file that is no TOML, an unknown key, and a value of the wrong type.
     """
@@ -85,24 +98,24 @@ def load_config(path: Path | None, words: Iterable[str] = ()) -> SearchConfig:
             document = tomllib.loads(files.read(path).decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInputError(f"{path} is no TOML: {error}") from error
-        merged = _checked(document, str(path))
+        merged = _checked(cls, document, str(path))
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise BadInputError(f"{word!r} is no setting; write KEY=VALUE, for example weight_lr=0.05")
         head, dot, knob = key.partition(".")
-        if dot and head == KNOBS:
+        if dot and head == KNOBS and cls is SearchConfig:
             merged[KNOBS] = {**merged.get(KNOBS, {}), knob: _parsed(text, float, key)}
         else:
-            merged[key] = _parsed(text, _type_of(key), key)
-    return SearchConfig(**merged)  # at once: settings are checked against each other
+            merged[key] = _parsed(text, _type_of(cls, key), key)
+    return cls(**merged)  # at once: settings are checked against each other
 
 
-def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The values of a file in the types that the settings have."""
     checked: dict[str, Any] = {}
     for key, value in values.items():
-        wanted = _type_of(key)
+        wanted = _type_of(cls, key)
         if wanted is dict:
             checked[key] = _knobs(value, where)
         elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -123,11 +136,11 @@ def _knobs(value: Any, where: str) -> dict[str, float]:
     return {name: float(number) for name, number in value.items()}
 
 
-def _type_of(key: str) -> type:
-    names = {item.name: item for item in fields(SearchConfig)}
+def _type_of(cls: type[Any], key: str) -> type:
+    names = {item.name: item for item in fields(cls)}
     if key not in names:
         raise unknown("setting", key, names)
-    return dict if names[key].default is MISSING else get_type_hints(SearchConfig)[key]
+    return dict if names[key].default is MISSING else get_type_hints(cls)[key]
 
 
 def _parsed(text: str, wanted: type, key: str) -> Any:

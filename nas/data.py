@@ -1,14 +1,12 @@
-"""Images for searches, as tensors in memory, at the resolution of the space.
+"""Images for searches and trainings, as tensors in memory, at the resolution of the space.
 
 `digits` are scikit-learn's real handwritten digits (1,797 of 8×8, part of the package), `synthetic` is seeded noise
-with a pattern for each class, `cifar10` and `cifar100` read the standard binary archives from a folder that the user
-names.
+with a pattern for each class; `cifar10` and `cifar100` (nas/data_cifar.py) and `folder` (nas/data_folder.py) read what
+the user has.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,46 +15,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.config import SearchConfig
-from protos.errors import BadInputError
+from lut_store.metric import Array
+from nas.config import DATASETS, SearchConfig
+from nas.data_cifar import load_cifar
+from nas.data_folder import load_folder
+from protos.errors import BadInputError, unknown
 from protos.types import SearchSpace
 
-TEST_SHARE = 0.2  # of `digits` and `synthetic`, which have no test set of their own
+TEST_SHARE = 0.2  # of images that have no test set of their own
 SYNTHETIC = 2000
 SPLIT_SEED = 1906  # which images are the test set does not depend on the search's seed
+CHUNK = 4096  # images that are converted at a time: 50,000 of 3 × 32 × 32 are 0.6 GB as it is
+LEAST_SPREAD = 1e-6
+WHITE = 255
 
-
-@dataclass(frozen=True)
-class _Archive:
-    """The binary version: records of label bytes (the last one counts) and 3 × 32 × 32 bytes. No pickle is read."""
-
-    name: str
-    md5: str
-    train: tuple[str, ...]
-    test: str
-    labels: int  # bytes
-    classes: int
-
-
-ARCHIVES = {
-    "cifar10": _Archive(
-        "cifar-10-binary.tar.gz",
-        "c32a1d4ab5d03f1284b67883e8d87530",
-        tuple(f"cifar-10-batches-bin/data_batch_{n}.bin" for n in range(1, 6)),
-        "cifar-10-batches-bin/test_batch.bin",
-        1,
-        10,
-    ),
-    "cifar100": _Archive(
-        "cifar-100-binary.tar.gz",
-        "03b5dce01913d631647c71ecec9e9cb8",
-        ("cifar-100-binary/train.bin",),
-        "cifar-100-binary/test.bin",
-        2,
-        100,
-    ),
-}
-SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]  # (N, C, H, W): bytes, or numbers around 0 to 1
+Raw = tuple[Pixels, npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,35 +47,86 @@ class Images:
         return Images(self.x[index], self.y[index])
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which images; the fields of SearchConfig with the same names."""
+
+    data: str = "digits"
+    data_folder: str = ""
+    samples: int = 0
+    noise: float = 0.0
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        if self.data not in DATASETS:
+            raise unknown("data", self.data, DATASETS)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """mean and spread (C,): of the training images, with bytes counted from 0 to 1; x = (pixel − mean) / spread."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: Array
+    spread: Array
+
+
 def load_images(config: SearchConfig, space: SearchSpace) -> tuple[Images, Images]:
-    """Training and test images of `config.data`, resized to what `space` takes.
+    """Training and test images of a search.
 
-    Raises BadInputError when an archive is missing or damaged, when the space has fewer outputs than there are classes,
-    and when no images are left to train on.
+    Raises BadInputError as `load_dataset`, and when the images cannot be shared out between weights and θ.
     """
-    if config.data == "digits":
-        train, test = _split(*_digits())
-    elif config.data == "synthetic":
-        train, test = _split(*_synthetic(space))
-    else:
-        train, test = _cifar(Path(config.data_folder), ARCHIVES[config.data])
-    classes = int(max(train[1].max(), test[1].max())) + 1
+    found = load_dataset(Source(config.data, config.data_folder, config.samples, config.noise, config.shift), space)
+    count = len(found.train)
+    if not 1 <= int(count * config.weight_share) < count:
+        raise BadInputError(f"{count} images cannot be shared out between weights and θ; take more samples")
+    return found.train, found.test
+
+
+def load_dataset(source: Source, space: SearchSpace) -> Dataset:
+    """The images of `source`, resized to what `space` takes.
+
+    Raises BadInputError when an archive or a folder is missing or damaged, and when the space has fewer outputs than
+    there are classes.
+    """
+    _, channels, height, width = space.input_shape
+    classes, train, test = _raw(source, space)
     outputs = space.head[-1].out_channels if space.head else 0
-    if outputs < classes:
-        raise BadInputError(f"{config.data} has {classes} classes; space {space.name} has {outputs} outputs")
-    kept = np.random.default_rng(SPLIT_SEED).permutation(len(train[1]))[: config.samples or None]
+    if outputs < len(classes):
+        raise BadInputError(f"{source.data} has {len(classes)} classes; space {space.name} has {outputs} outputs")
+    if train[0].shape[1] not in (1, channels):
+        raise BadInputError(f"the images have {train[0].shape[1]} channels; space {space.name} takes {channels}")
+    kept = np.random.default_rng(SPLIT_SEED).permutation(len(train[1]))[: source.samples or None]
     train = train[0][kept], train[1][kept]
-    if int(len(kept) * config.weight_share) < 1 or len(kept) - int(len(kept) * config.weight_share) < 1:
-        raise BadInputError(f"{len(kept)} images cannot be shared out between weights and θ; take more samples")
-    mean, spread = train[0].mean((0, 2, 3), keepdims=True), train[0].std((0, 2, 3), keepdims=True)
+    mean, spread = _moments(train[0])
     first, second = (
-        Images(_resized((x - mean) / np.maximum(spread, 1e-6), space), torch.from_numpy(y.astype(np.int64)))
-        for x, y in (train, test)
+        Images(
+            _made_harder(_standardised(x, mean, spread, (channels, height, width)), source, part),
+            torch.from_numpy(y.astype(np.int64)),
+        )
+        for part, (x, y) in enumerate((train, test))
     )
-    return first, second
+    return Dataset(first, second, classes, *(np.broadcast_to(v, channels).copy() for v in (mean, spread)))
 
 
-Raw = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+def _raw(source: Source, space: SearchSpace) -> tuple[tuple[str, ...], Raw, Raw]:
+    """Class names, training and test images."""
+    if source.data in ("cifar10", "cifar100"):
+        train, test = load_cifar(source.data, Path(source.data_folder))
+        return _numbered(100 if source.data == "cifar100" else 10), train, test
+    if source.data == "folder":
+        names, own, others = load_folder(Path(source.data_folder), space.input_shape[1:])
+        return names, *(_split(*own) if others is None else (own, others))
+    if source.data == "digits":
+        return _numbered(10), *_split(*_digits())
+    images, labels = _synthetic(space)
+    return _numbered(int(labels.max()) + 1), *_split(images, labels)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
 
 
 def _digits() -> Raw:
@@ -121,49 +146,60 @@ def _synthetic(space: SearchSpace) -> Raw:
     return (0.3 * patterns[labels] + noise).astype(np.float32), labels
 
 
-def _split(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[Raw, Raw]:
+def _split(x: Pixels, y: npt.NDArray[np.int64]) -> tuple[Raw, Raw]:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(y))
     cut = int(len(y) * TEST_SHARE)
     return (x[order[cut:]], y[order[cut:]]), (x[order[:cut]], y[order[:cut]])
 
 
-def _cifar(folder: Path, archive: _Archive) -> tuple[Raw, Raw]:
-    path = folder / archive.name
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise BadInputError(
-            f"{path} cannot be read ({error.strerror}): download {archive.name} from {SOURCE} and name its folder "
-            "with --set data_folder=DIR"
-        ) from error
-    if found != archive.md5:
-        raise BadInputError(f"{path} is damaged: its MD5 is {found}, not {archive.md5}; download it again")
-    with tarfile.open(path, "r:gz") as tar:
-        parts = [_records(tar, name, archive) for name in (*archive.train, archive.test)]
-    train = np.concatenate([x for x, _ in parts[:-1]]), np.concatenate([y for _, y in parts[:-1]])
-    return train, parts[-1]
+# ---- from pixels to tensors ------------------------------------------------------------------------------------------
 
 
-def _records(tar: tarfile.TarFile, name: str, archive: _Archive) -> Raw:
-    member = tar.extractfile(name)
-    if member is None:
-        raise BadInputError(f"{archive.name} holds no file {name}")
-    with member:
-        data = np.frombuffer(member.read(), np.uint8)
-    records = data.reshape(-1, archive.labels + 3 * 32 * 32)
-    images = records[:, archive.labels :].reshape(-1, 3, 32, 32)
-    return (images / np.float32(255)).astype(np.float32), records[:, archive.labels - 1].astype(np.int64)
+def _moments(x: Pixels) -> tuple[Array, Array]:
+    """Mean and spread of each channel, (C,) each, with bytes counted from 0 to 1."""
+    if x.dtype != np.uint8:
+        return x.mean((0, 2, 3), dtype=np.float64), np.maximum(x.std((0, 2, 3), dtype=np.float64), LEAST_SPREAD)
+    values = np.arange(WHITE + 1) / WHITE
+    # A table of the 256 values of a byte, because a copy in float64 of all of them would be eight times as large.
+    counts = np.array([np.bincount(x[:, channel].ravel(), minlength=WHITE + 1) for channel in range(x.shape[1])])
+    share = counts / counts.sum(axis=1, keepdims=True)  # (C, 256)
+    mean = share @ values
+    return mean, np.maximum(np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0)), LEAST_SPREAD)
 
 
-def _resized(x: npt.NDArray[np.float32], space: SearchSpace) -> Tensor:
-    """(N, C, H, W) of the space: bilinear, and a grey image in every channel."""
-    _, channels, height, width = space.input_shape
-    images = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-    if images.shape[1] == 1:
-        images = images.expand(-1, channels, -1, -1)
-    if images.shape[1] != channels:
-        raise BadInputError(f"the images have {images.shape[1]} channels; space {space.name} takes {channels}")
-    if images.shape[2:] == (height, width):
-        return images.contiguous()
-    return torch.nn.functional.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+def _standardised(x: Pixels, mean: Array, spread: Array, shape: tuple[int, int, int]) -> Tensor:
+    """(N, C, H, W) float32 of that shape: bilinear, and a grey image in every channel."""
+    made = torch.empty((len(x), *shape))
+    scale = WHITE if x.dtype == np.uint8 else 1
+    middle, width = (torch.from_numpy(v.astype(np.float32))[:, None, None] for v in (mean * scale, spread * scale))
+    for start in range(0, len(x), CHUNK):
+        part = torch.from_numpy(np.ascontiguousarray(x[start : start + CHUNK], np.float32))
+        part = (part - middle) / width
+        if part.shape[2:] != shape[1:]:
+            smaller = part.shape[2] > shape[1] or part.shape[3] > shape[2]
+            part = torch.nn.functional.interpolate(
+                part, shape[1:], mode="bilinear", align_corners=False, antialias=smaller
+            )
+        made[start : start + CHUNK] = part  # grey is broadcast
+    return made
+
+
+def _made_harder(x: Tensor, source: Source, part: int) -> Tensor:
+    """Every image moved (its edge is continued) and under noise: always the same for the same `source` and `part`."""
+    generator = torch.Generator().manual_seed(SPLIT_SEED + part)
+    if source.shift:
+        x = moved(x, source.shift, generator)
+    if source.noise:
+        x = x + source.noise * torch.randn(x.shape, generator=generator)
+    return x
+
+
+def moved(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Each image of x (N, C, H, W) moved by −most to most pixels either way; its edge is continued."""
+    height, width = x.shape[2:]
+    dy, dx = torch.randint(-most, most + 1, (2, len(x)), generator=generator)
+    rows = (torch.arange(height) + dy[:, None]).clamp(0, height - 1)  # (N, H)
+    columns = (torch.arange(width) + dx[:, None]).clamp(0, width - 1)  # (N, W)
+    image = torch.arange(len(x))[:, None, None]
+    # Advanced indices apart from each other put their axes first: (N, H, W, C).
+    return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from nas.baselines import baseline, baselines
 from nas.spaces.source import SUFFIXES, Node, read
 from protos.errors import BadInputError, unknown
 from protos.types import ACTIVATIONS, NORMS, SKIP, BlockSpec, Cell, Layer, SearchSpace
@@ -44,25 +45,26 @@ def builtin_spaces() -> tuple[str, ...]:
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:
-    """The built-in space of that name, or the space of a TOML or YAML file.
+    """The built-in space or baseline of that name, or the space of a TOML or YAML file.
 
     Raises BadInputError: with file, line and field for what is wrong in a file, with what there is for an unknown name.
     """
     name, path = str(name_or_path), Path(name_or_path)
-    if name in builtin_spaces():
+    if name in (*builtin_spaces(), *baselines()):
         return _builtin(name)
     if not (path.suffix.lower() in SUFFIXES or len(path.parts) > 1 or path.exists()):
-        raise BadInputError(f"{unknown('space', name, builtin_spaces())} (or name a file: {', '.join(SUFFIXES)})")
+        known = (*builtin_spaces(), *baselines())
+        raise BadInputError(f"{unknown('space', name, known)} (or name a file: {', '.join(SUFFIXES)})")
     root = read(path)
     space = _space(root)
-    if space.name in builtin_spaces() and space.digest != _builtin(space.name).digest:
+    if space.name in (*builtin_spaces(), *baselines()) and space.digest != _builtin(space.name).digest:
         root.entries()["name"].fail(f"{space.name!r} is a built-in space with other operators; choose another name")
     return space
 
 
 @cache
 def _builtin(name: str) -> SearchSpace:
-    return _space(read(FOLDER / f"{name}.toml"))
+    return baseline(name) if name in baselines() else _space(read(FOLDER / f"{name}.toml"))
 
 
 # ---- from the tree of a file to a space -----------------------------------------------------------------------------

@@ -26,7 +26,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class BlockSpec(_message.Message):
     """The complete description of one operator. kind: "mbconv" (1x1 expand, ReLU, depthwise kxk, ReLU, 1x1 project),
-    "conv" (one convolution with bias), "pool_linear" (global average pool and a linear layer), "skip" (nothing).
+    "conv" (one convolution with bias), "pool_linear" (global average pool and a linear layer), "dense" (CondenseNet's layer),
+    "pool" (average pool), "norm" (norm and activation alone), "skip" (nothing).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -522,6 +523,7 @@ class MeterInfo(_message.Message):
     FIRMWARE_FIELD_NUMBER: _builtins.int
     RATE_HZ_FIELD_NUMBER: _builtins.int
     EMULATED_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"um25c", "emulated", …"""
     port: _builtins.str
@@ -530,6 +532,10 @@ class MeterInfo(_message.Message):
     firmware: _builtins.str
     rate_hz: _builtins.float
     emulated: _builtins.bool
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """what `edgelut-agent calibrate` found of this very meter"""
+
     def __init__(
         self,
         *,
@@ -540,14 +546,88 @@ class MeterInfo(_message.Message):
         firmware: _builtins.str = ...,
         rate_hz: _builtins.float = ...,
         emulated: _builtins.bool = ...,
+        calibration: Global___Calibration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "calibration", b"calibration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emulated", b"emulated", "firmware", b"firmware", "kind", b"kind", "model", b"model", "port", b"port", "rate_hz", b"rate_hz", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "calibration", b"calibration", "emulated", b"emulated", "firmware", b"firmware", "kind", b"kind", "model", b"model", "port", b"port", "rate_hz", b"rate_hz", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__calibration: _TypeAlias = _typing.Literal["calibration"]  # noqa: Y015
+    _WhichOneofArgType__calibration: _TypeAlias = _typing.Literal["_calibration", b"_calibration"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration) -> _WhichOneofReturnType__calibration | None: ...
 
 Global___MeterInfo: _TypeAlias = MeterInfo  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """What a square wave of load showed of a meter. The id is the first 12 hexadecimal digits of the SHA-256 of the rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MEASURED_WALL_S_FIELD_NUMBER: _builtins.int
+    FIRMWARE_FIELD_NUMBER: _builtins.int
+    EDGELUT_VERSION_FIELD_NUMBER: _builtins.int
+    LAG_S_FIELD_NUMBER: _builtins.int
+    LAG_SE_S_FIELD_NUMBER: _builtins.int
+    SETTLING_S_FIELD_NUMBER: _builtins.int
+    NOISE_W_FIELD_NUMBER: _builtins.int
+    UPDATE_PERIOD_S_FIELD_NUMBER: _builtins.int
+    IDLE_W_FIELD_NUMBER: _builtins.int
+    IDLE_A_FIELD_NUMBER: _builtins.int
+    STEP_W_FIELD_NUMBER: _builtins.int
+    CYCLES_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    measured_wall_s: _builtins.float
+    firmware: _builtins.str
+    """the meter's then"""
+    edgelut_version: _builtins.str
+    lag_s: _builtins.float
+    """mean of the impulse response"""
+    lag_se_s: _builtins.float
+    settling_s: _builtins.float
+    """until values stay within 5 % of a step"""
+    noise_w: _builtins.float
+    """standard deviation of one new value, board idle"""
+    update_period_s: _builtins.float
+    idle_w: _builtins.float
+    idle_a: _builtins.float
+    step_w: _builtins.float
+    cycles: _builtins.int
+    duration_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        measured_wall_s: _builtins.float = ...,
+        firmware: _builtins.str = ...,
+        edgelut_version: _builtins.str = ...,
+        lag_s: _builtins.float = ...,
+        lag_se_s: _builtins.float | None = ...,
+        settling_s: _builtins.float = ...,
+        noise_w: _builtins.float = ...,
+        update_period_s: _builtins.float = ...,
+        idle_w: _builtins.float = ...,
+        idle_a: _builtins.float | None = ...,
+        step_w: _builtins.float = ...,
+        cycles: _builtins.int = ...,
+        duration_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_a", b"_idle_a", "_lag_se_s", b"_lag_se_s", "idle_a", b"idle_a", "lag_se_s", b"lag_se_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_a", b"_idle_a", "_lag_se_s", b"_lag_se_s", "cycles", b"cycles", "duration_s", b"duration_s", "edgelut_version", b"edgelut_version", "firmware", b"firmware", "id", b"id", "idle_a", b"idle_a", "idle_w", b"idle_w", "lag_s", b"lag_s", "lag_se_s", b"lag_se_s", "measured_wall_s", b"measured_wall_s", "noise_w", b"noise_w", "settling_s", b"settling_s", "step_w", b"step_w", "update_period_s", b"update_period_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idle_a: _TypeAlias = _typing.Literal["idle_a"]  # noqa: Y015
+    _WhichOneofArgType__idle_a: _TypeAlias = _typing.Literal["_idle_a", b"_idle_a"]  # noqa: Y015
+    _WhichOneofReturnType__lag_se_s: _TypeAlias = _typing.Literal["lag_se_s"]  # noqa: Y015
+    _WhichOneofArgType__lag_se_s: _TypeAlias = _typing.Literal["_lag_se_s", b"_lag_se_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_a) -> _WhichOneofReturnType__idle_a | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lag_se_s) -> _WhichOneofReturnType__lag_se_s | None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class PathTimings(_message.Message):

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 SKIP = "skip"
-BLOCK_KINDS = ("mbconv", "conv", "pool_linear", SKIP)
+BLOCK_KINDS = ("mbconv", "conv", "pool_linear", "dense", "pool", "norm", SKIP)
 ACTIVATIONS = ("none", "relu", "relu6")
 NORMS = ("none", "batch")
 
@@ -58,8 +58,9 @@ class BlockSpec:
 
     kind: "mbconv" is 1×1 expand → ReLU → depthwise k×k (stride) → ReLU → 1×1 project, with a channel shuffle after each
     grouped 1×1 and a residual when stride is 1 and the channels match; "conv" is one k×k convolution with bias, padding
-    k // 2 and `activation`; "pool_linear" is a global average pool and a linear layer; "skip" is nothing and costs
-    nothing.
+    k // 2 and `activation`; "pool_linear" is a global average pool and a linear layer; "dense" is CondenseNet's layer
+    as it runs (its input beside out_channels − in_channels new maps, made from expansion times as many); "pool"
+    averages windows of stride × stride; "norm" is norm and activation alone; "skip" is nothing and costs nothing.
     """
 
     kind: str
@@ -101,6 +102,15 @@ class BlockSpec:
         if self.kind == SKIP:
             same = self.in_channels == self.out_channels and self.stride == 1
             _check(same, "a skip cannot change the channels or the resolution")
+        if self.kind in ("pool", "norm"):
+            same = self.in_channels == self.out_channels and (self.stride == 1 or self.kind == "pool")
+            _check(
+                same, f"a {self.kind} cannot change the channels{'' if self.kind == 'pool' else ' or the resolution'}"
+            )
+        if self.kind == "dense":
+            grows = self.out_channels > self.in_channels and self.stride == 1
+            _check(grows, "a dense layer adds channels to its input and keeps the resolution")
+        _check(self.kind != "norm" or self.norm != "none", "a norm needs a norm: batch")
         hidden = self.in_channels * self.expansion
         divides = all(c % self.groups == 0 for c in (self.in_channels, self.out_channels, hidden))
         _check(
@@ -125,9 +135,11 @@ class BlockSpec:
         if self.kind == SKIP:
             return SKIP
         parts = [self.kind, f"{self.in_channels}→{self.out_channels}"]
-        if self.kind != "pool_linear":
+        if self.kind == "pool":
+            parts.append(f"s{self.stride}")
+        if self.kind in ("mbconv", "conv", "dense"):
             parts.append(f"k{self.kernel} s{self.stride}")
-        if self.kind == "mbconv":
+        if self.kind in ("mbconv", "dense"):
             parts.append(f"e{self.expansion}")
         if self.groups > 1:
             parts.append(f"g{self.groups}")
@@ -404,6 +416,37 @@ class HostState:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What `edgelut-agent calibrate` found of a meter with a square wave of load (keys: docs/lut-format.md).
+
+    lag_s is the mean of the meter's impulse response, settling_s the time until its values stay within 5 % of a step,
+    noise_w the standard deviation of one new value while the board is idle.
+    """
+
+    lag_s: float
+    settling_s: float
+    noise_w: float
+    update_period_s: float
+    idle_w: float
+    step_w: float
+    lag_se_s: float | None = None
+    idle_a: float | None = None
+    cycles: int = 0
+    duration_s: float = 0.0
+    measured_wall_s: float = 0.0
+    firmware: str = ""
+    edgelut_version: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, (int, float)):
+                _check(math.isfinite(value), f"meter calibration: {item.name} is {value}")
+        _check(min(self.settling_s, self.noise_w, self.update_period_s) >= 0, "meter calibration: a negative width")
+
+
+@dataclass(frozen=True)
 class MeterInfo:
     kind: str
     port: str = ""
@@ -412,6 +455,7 @@ class MeterInfo:
     firmware: str = ""
     rate_hz: float = 0.0
     emulated: bool = False
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         _check(math.isfinite(self.rate_hz) and self.rate_hz >= 0, f"meter {self.kind}: rate_hz is {self.rate_hz}")
@@ -683,3 +727,54 @@ class LutSummary:
     run_id: str
     latency_mape: float | None = None
     energy_mape: float | None = None
+    tags: tuple[str, ...] = ()  # that point here now
+
+
+# ---- what is said of a LUT ------------------------------------------------------------------------------------------
+
+SEVERITIES = ("error", "warning")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of a LUT must know, in a sentence with its numbers.
+
+    rule: which check found it; severity: an "error" makes a LUT unfit for the tag `stable`; metric: "latency",
+    "energy" or "" for neither; cells: those that it is about, none when it is about the whole.
+    """
+
+    rule: str
+    severity: str
+    sentence: str
+    metric: str = ""
+    cells: tuple[CellRef, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("severity", self.severity, SEVERITIES)
+
+
+@dataclass(frozen=True)
+class TagMove:
+    """A tag of one configuration that was set on a version: the newest move of a name is the tag itself.
+
+    previous_version is 0 for a new tag. `forced`: it was set although `objections`, the policy's sentences, spoke
+    against it.
+    """
+
+    device_type: str
+    space: str
+    emulation: str
+    context: str
+    threads: int
+    batch: int
+    runtime: str
+    precision: str
+    name: str
+    version: int
+    digest: str
+    previous_version: int
+    moved_wall_s: float
+    moved_by: str
+    forced: bool = False
+    reason: str = ""
+    objections: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Rule:
     only: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
-NAS_LEAVES = {"nas": frozenset({"nas.space", "nas.spaces", "nas.blocks", "nas.opstats"})}
+NAS_LEAVES = {"nas": frozenset({"nas.space", "nas.spaces", "nas.baselines", "nas.blocks", "nas.opstats"})}
 NO_KNOT = frozenset({"agent", "coordinator", "lut_store"})
 RULES = (
     Rule("agent", HEAVY | {"coordinator", "lut_store"}),

@@ -7,7 +7,7 @@ both times), and the power of the moment depends on the mix. What is missing in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,14 @@ class _Kernels:
 
 def operator(board: DeviceType, spec: BlockSpec) -> Operator:
     """Take a block apart. A skip has no kernels and is never run."""
-    make = {"mbconv": _mbconv, "conv": _conv, "pool_linear": _pool_linear}[spec.kind]
+    make = {
+        "mbconv": _mbconv,
+        "conv": _conv,
+        "pool_linear": _pool_linear,
+        "dense": _dense,
+        "pool": _pool,
+        "norm": _pool,
+    }[spec.kind]
     kernels, hidden_bytes, code = make(board, spec)
     return Operator(
         kernels=tuple(kernels),
@@ -186,6 +193,37 @@ def _pool_linear(board: DeviceType, spec: BlockSpec) -> tuple[list[Kernel], int,
         output=FLOAT_BYTES * spec.out_channels * spec.batch,
     )
     return made.found, 0, (ELEMENTWISE, LINEAR)
+
+
+def _dense(board: DeviceType, spec: BlockSpec) -> tuple[list[Kernel], int, tuple[int, ...]]:
+    growth = spec.out_channels - spec.in_channels
+    wide = growth * spec.expansion
+    pixels = spec.batch * spec.input_height * spec.input_width
+    taken, hidden = spec.in_channels * pixels, wide * pixels  # floats that are selected, and between the convolutions
+    made = _Kernels(board, norm=False)  # norms stand before the convolutions here
+    before = (spec.norm == "batch") + (spec.activation != "none")
+    made.elementwise(taken, input=FLOAT_BYTES * taken)
+    for _ in range(before):
+        made.elementwise(taken)
+    weights = FLOAT_BYTES * spec.in_channels // spec.groups * wide
+    made.product(spec.in_channels, wide, spec.groups, pixels, weights=weights, hidden=FLOAT_BYTES * (taken + hidden))
+    for _ in range(before + (spec.groups > 1)):
+        made.elementwise(hidden)
+    inner = replace(spec, kind="conv", in_channels=wide, out_channels=growth)
+    made.spatial(inner, weights=FLOAT_BYTES * wide // spec.groups * spec.kernel**2 * growth)
+    made.elementwise(spec.out_channels * pixels, output=FLOAT_BYTES * spec.out_channels * pixels)
+    return made.found, FLOAT_BYTES * (taken + hidden), (ELEMENTWISE, GROUPED, SPATIAL)
+
+
+def _pool(board: DeviceType, spec: BlockSpec) -> tuple[list[Kernel], int, tuple[int, ...]]:
+    """A pool, or norm and activation: they read and write every number."""
+    read = spec.batch * spec.in_channels * spec.input_height * spec.input_width
+    written = spec.batch * spec.out_channels * spec.output_height * spec.output_width
+    made = _Kernels(board, norm=False)
+    made.elementwise(read, input=FLOAT_BYTES * read, output=FLOAT_BYTES * written)
+    if spec.kind == "norm" and spec.activation != "none":
+        made.elementwise(written)
+    return made.found, 0, (ELEMENTWISE,)
 
 
 class CostTable:

@@ -227,3 +227,8 @@ def _flags(node: _Node) -> Mapping[CellRef, tuple[str, ...]]:
         cell = CellRef(parts["layer"].whole(), parts["op"].whole())
         flags[cell] = tuple(word.text() for word in parts["flags"].items())
     return flags
+
+
+def space_from_document(document: Any, source: str) -> SearchSpace:
+    """The space that `lut_store.document.space_document` gave. Raises BadInputError naming source and place."""
+    return _space(_Node(document, source))

@@ -38,17 +38,18 @@ def block_specs(draw: st.DrawFn) -> t.BlockSpec:
     kind = draw(st.sampled_from(t.BLOCK_KINDS))
     groups = draw(st.integers(1, 4))
     inputs = groups * draw(st.integers(1, 50))
-    same = kind == t.SKIP
+    same, dense = kind in (t.SKIP, "pool", "norm"), kind == "dense"
+    more = groups * draw(st.integers(1, 50))
     return t.BlockSpec(
         kind=kind,
         in_channels=inputs,
-        out_channels=inputs if same else groups * draw(st.integers(1, 50)),
+        out_channels=inputs if same else inputs * dense + more,
         kernel=draw(st.sampled_from((1, 3, 5, 7))),
-        stride=1 if same else draw(st.integers(1, 3)),
+        stride=1 if kind in (t.SKIP, "norm", "dense") else draw(st.integers(1, 3)),
         expansion=draw(st.integers(1, 6)),
         groups=groups,
         activation=draw(st.sampled_from(t.ACTIVATIONS)),
-        norm=draw(st.sampled_from(t.NORMS)),
+        norm="batch" if kind == "norm" else draw(st.sampled_from(t.NORMS)),
         input_height=draw(st.integers(1, 64)),
         input_width=draw(st.integers(1, 64)),
         batch=draw(st.integers(1, 8)),
@@ -166,6 +167,23 @@ host_states = built(
     memory_available_bytes=maybe(uint64),
     other_cpu_share=maybe(finite),
 )
+calibrations = built(
+    t.Calibration,
+    lag_s=finite,
+    settling_s=positive,
+    noise_w=positive,
+    update_period_s=positive,
+    idle_w=finite,
+    step_w=finite,
+    lag_se_s=maybe(finite),
+    idle_a=maybe(finite),
+    cycles=uint32,
+    duration_s=positive,
+    measured_wall_s=finite,
+    firmware=words,
+    edgelut_version=words,
+    id=words,
+)
 meter_infos = built(
     t.MeterInfo,
     kind=words,
@@ -175,6 +193,7 @@ meter_infos = built(
     firmware=words,
     rate_hz=positive,
     emulated=st.booleans(),
+    calibration=maybe(calibrations),
 )
 
 
@@ -352,6 +371,36 @@ lut_summaries = built(
     run_id=words,
     latency_mape=maybe(finite),
     energy_mape=maybe(finite),
+    tags=tuples(words),
+)
+
+findings = built(
+    t.Finding,
+    rule=words,
+    severity=st.sampled_from(t.SEVERITIES),
+    sentence=words,
+    metric=words,
+    cells=tuples(cell_refs),
+)
+tag_moves = built(
+    t.TagMove,
+    device_type=words,
+    space=words,
+    emulation=words,
+    context=words,
+    threads=uint32,
+    batch=uint32,
+    runtime=words,
+    precision=words,
+    name=words,
+    version=uint32,
+    digest=words,
+    previous_version=uint32,
+    moved_wall_s=finite,
+    moved_by=words,
+    forced=st.booleans(),
+    reason=words,
+    objections=tuples(words),
 )
 
 STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
@@ -366,6 +415,7 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     t.RunSpec: run_specs(),
     t.HostFacts: host_facts,
     t.HostState: host_states,
+    t.Calibration: calibrations,
     t.MeterInfo: meter_infos,
     t.PathTimings: path_timings(),
     t.NetworkTimings: network_timings(),
@@ -382,4 +432,6 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     t.Run: runs,
     t.LutQuery: lut_queries,
     t.LutSummary: lut_summaries,
+    t.Finding: findings,
+    t.TagMove: tag_moves,
 }

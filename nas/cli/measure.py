@@ -1,0 +1,209 @@
+"""`nas measure`: a child network on the device itself, beside what its LUT predicts."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import (
+    CoordinatorOption,
+    JsonOption,
+    console,
+    load_lut,
+    names_of,
+    notice,
+    origin,
+    print_json,
+    table,
+)
+from nas.cli.train import ChildOption, NumberOption
+from protos.errors import BadInputError
+
+if TYPE_CHECKING:
+    from coordinator.client import Coordinator
+    from lut_store.lut import Lut
+    from nas.measure import Compared, MeasuredChild
+    from protos.types import Run, RunSpec
+
+INTERRUPTED, FAILED = 130, 1
+ENDED = ("done", "failed", "cancelled")
+SHIFT_FINDING = 0.02  # of the anchors: the board is not as it was
+NOT_KNOWN = "–"
+
+
+def measure(
+    device: Annotated[
+        str, typer.Option("--device", "-d", metavar="D", help="A device type or a device's name at the coordinator.")
+    ],
+    lut: Annotated[
+        str, typer.Option("--lut", metavar="REF|FILE", help="The LUT that predicts. Default: that of --run.")
+    ] = "",
+    child: ChildOption = None,
+    number: NumberOption = 0,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The folder of a training.")] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", metavar="quick|standard|thorough", help="How much device time.")
+    ] = "quick",
+    meter: Annotated[
+        str, typer.Option("--meter", metavar="KIND:PORT|none", help="Default: the meter that the agent has.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="JSON", help="Also write the result into this file.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the order, and of other networks.")] = 0,
+    coordinator: CoordinatorOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a child network end to end, latency and energy, beside the LUT's prediction and its error.
+
+    The agent builds the network itself: weights do not travel, because latency and energy do not depend on them.
+
+    [bold]Examples[/bold]
+
+    nas measure --device rpi3b --run child1
+
+    nas measure --device rpi3b --lut rpi3b/fbnet-cifar10@3 --child run1/child.json --json
+    """
+    if device == "local":
+        raise BadInputError(
+            "--device local has no agent that goes on: start `coordinator serve` and `edgelut-agent run --device-type "
+            "TYPE` on this machine, and name that type"
+        )
+    if output is not None and output.exists():
+        raise BadInputError(f"{output} is there already; name another file")
+    found, choices, remark = _subject(lut, child, number, run, coordinator)
+    from coordinator.client import Coordinator
+    from nas.measure import compared, measurement_run
+
+    spec = measurement_run(found, device, [choices], preset=preset, meter=meter, seed=seed)
+    with Coordinator(coordinator or None) as client:
+        client.lut(digest=found.digest)  # the coordinator compares with a version that it holds, so that it has a name
+        ended = _measured(client, spec)
+    report = json.loads(ended.report)
+    (result,) = compared(found, report)
+    record = _record(found, report, result, device, run)
+    if output is not None:
+        from nas.run_folder import write_json
+
+        write_json(output, record)
+    if as_json:
+        print_json(record)
+    else:
+        _print(found, result, report, remark)
+
+
+def _subject(
+    lut: str, child: Path | None, number: int, run: Path | None, coordinator: str
+) -> tuple[Lut, tuple[int, ...], str]:
+    """The LUT, the choices, and a remark about the weights."""
+    if run is None:
+        if not lut:
+            raise BadInputError("say what to measure: --run DIR (a training), or --lut and --child")
+        from nas.child import only_child, read_choices
+
+        found = load_lut(lut, coordinator)
+        return found, only_child(found.space) if child is None else read_choices(child, found.space, number), ""
+    if child is not None:
+        raise BadInputError("--run names a training, which has its child: leave out --child")
+    from nas import train_folder
+
+    trained = train_folder.read(run)
+    if not lut and not (run / train_folder.LUT).exists():
+        raise BadInputError(f"{run} was trained without a LUT: name the one to compare with, --lut REF|FILE")
+    found = load_lut(lut or str(run / train_folder.LUT), coordinator)
+    if found.space.digest != trained.child.space.digest:
+        raise BadInputError(
+            f"{found.reference} is of another space ({found.space.name}) than {run} ({trained.child.space.name})"
+        )
+    remark = ""
+    if trained.subnormal:
+        remark = (
+            f"{trained.subnormal:.2%} of the activations on its test images are subnormal numbers, with which some "
+            "processors calculate slower than was measured"
+        )
+    return found, trained.child.choices, remark
+
+
+def _measured(client: Coordinator, spec: RunSpec) -> Run:
+    """Submit the run and stay with it to its end. Exits when it fails, or on Ctrl-C."""
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    client.submit(spec, run_id)
+    try:
+        ended = _followed(client, run_id)
+    except KeyboardInterrupt:
+        print(
+            f"nas: interrupted; run {run_id} goes on: `coordinator runs watch {run_id}` shows it, "
+            f"`coordinator runs cancel {run_id}` stops it",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if ended.state != "done":
+        print(f"nas: run {run_id} is {ended.state}: {ended.reason}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+    return ended
+
+
+def _followed(client: Coordinator, run_id: str) -> Run:
+    """The run's last state, with a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    ended: Run | None = None
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("waiting", total=1.0, left="")
+        for ended in client.watch_run(run_id):
+            spent_s = max(time.time() - ended.created_wall_s, 0.0)
+            done = spent_s / (spent_s + ended.eta_s) if ended.eta_s else None
+            left = "" if ended.eta_s is None else f"ETA {round(ended.eta_s)} s"
+            said = {"queued": f"waiting: {ended.reason}", "latency": "measuring latency", "energy": "measuring energy"}
+            progress.update(task, completed=done, description=said.get(ended.state, ended.state), left=left)
+    assert ended is not None
+    return ended
+
+
+def _record(lut: Lut, report: dict[str, Any], result: MeasuredChild, device: str, run: Path | None) -> dict[str, Any]:
+    return {
+        "choices": list(result.choices),
+        "latency_s": result.latency.document(),
+        "energy_j": result.energy.document(),
+        "anchors": report["anchors"],
+        "anchor_factor": report["anchor_factor"],
+        "device": device,
+        "run": report["run"],
+        "training": None if run is None else str(run),
+        **origin(lut),
+    }
+
+
+def _print(lut: Lut, result: MeasuredChild, report: dict[str, Any], remark: str) -> None:
+    out, rows = console(), table("", "measured", "± se", "predicted", "95 % interval", "error")
+    for name, unit, numbers in (("latency", "s", result.latency), ("energy above idle", "J", result.energy)):
+        rows.add_row(name, *_cells(numbers, unit))
+    notes = [remark]
+    if result.energy.measured is None:
+        notes.append("no energy: the agent has no meter")
+    factor = report["anchor_factor"]
+    if factor is not None:
+        notes.append(
+            f"{report['anchors']} anchor networks take {factor - 1:+.1%} against the time when the LUT was made"
+            + (": the device is not as it was" if abs(factor - 1) > SHIFT_FINDING else "")
+        )
+    for part in (lut.reference, notice(lut), names_of(lut.space, result.choices), rows, *notes):
+        if part:
+            out.print(part)
+
+
+def _cells(numbers: Compared, unit: str) -> tuple[str, ...]:
+    def shown(value: float | None, digits: int = 6) -> str:
+        return NOT_KNOWN if value is None else f"{value:.{digits}g} {unit}"
+
+    interval = NOT_KNOWN if numbers.lo is None or numbers.hi is None else f"{numbers.lo:.5g} to {numbers.hi:.5g} {unit}"
+    error = NOT_KNOWN if numbers.error is None else f"{numbers.error:+.2%}"
+    return shown(numbers.measured), shown(numbers.se, 2), shown(numbers.predicted), interval, error
