@@ -20,8 +20,9 @@ from agent.emulator.runner import EmulatedRunner
 from agent.metering import Meters
 from agent.meters import Clock, Meter
 from agent.task import perform
-from coordinator.build import lut_of
+from coordinator.build import BuildRequest, lut_of
 from coordinator.evidence import Evidence, gather
+from coordinator.sources import Source, board_record
 from lut_store.estimate.latency import look
 from lut_store.lut import Lut
 from lut_store.records import StoredMeasurement
@@ -62,8 +63,9 @@ def profile(spec: RunSpec, device_type: str, seed: int, meter: MeterSettings = N
     spec = replace(spec, seed=seed)
     stored = asyncio.run(_measure(spec, device, replace(meter, seed=seed)))
     evidence = gather(stored)
-    board = Device("emulated", device_type, emulation="device")
-    return Profile(lut_of(spec, evidence, [board], f"seed-{seed}"), evidence, device, spec)
+    board = board_record(Device("emulated", device_type, emulation="device"))
+    source = Source(f"seed-{seed}", spec, tuple(stored), (board,))
+    return Profile(lut_of([source], BuildRequest((source.run_id,)), {}), evidence, device, spec)
 
 
 async def _measure(spec: RunSpec, device: EmulatedDevice, settings: MeterSettings) -> list[StoredMeasurement]:
