@@ -8,9 +8,7 @@ alternate.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ import grpc
 from agent.emulator.clocks import VirtualClock
 from agent.emulator.device import EmulatedDevice
 from agent.emulator.runner import EmulatedRunner
-from benchmarks.runs import keep
+from benchmarks.runs import coordinator_process, keep, server_process
 from coordinator.client import Coordinator
 from coordinator.plan import make_run
 from nas.space import load_space
@@ -40,12 +38,12 @@ IN_FLIGHT = 256  # offered and not yet acknowledged
 
 def main() -> None:
     spec = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", meter="none")
-    template = asyncio.run(_round(spec))
+    template = asyncio.run(round_message(spec))
     rates: dict[str, list[float]] = {"edgelut": [], "bare": []}
     for _ in range(PAIRS):
         for name, serve in (("edgelut", _edgelut), ("bare", _bare)):
             with tempfile.TemporaryDirectory(prefix="edgelut-bench-") as folder, serve(Path(folder)) as address:
-                rates[name].append(asyncio.run(_stream(address, spec, template, submit=name == "edgelut")))
+                rates[name].append(asyncio.run(stream(address, spec, template, submit=name == "edgelut")))
     ratios = [a / b for a, b in zip(rates["edgelut"], rates["bare"], strict=True)]
     size = template.ByteSize()
     for name, values in rates.items():
@@ -54,7 +52,7 @@ def main() -> None:
     keep("ingest", {"bytes": size, "rates": rates, "ratios": ratios})
 
 
-async def _round(spec: RunSpec) -> common_pb2.Measurement:
+async def round_message(spec: RunSpec) -> common_pb2.Measurement:
     runner = EmulatedRunner(EmulatedDevice("rpi3b", 0), VirtualClock())
     await runner.prepare(spec)
     before = await runner.state()
@@ -64,7 +62,7 @@ async def _round(spec: RunSpec) -> common_pb2.Measurement:
     return message
 
 
-async def _stream(address: str, spec: RunSpec, template: common_pb2.Measurement, *, submit: bool) -> float:
+async def stream(address: str, spec: RunSpec, template: common_pb2.Measurement, *, submit: bool) -> float:
     """Messages a second from the first offer to the last acknowledgement."""
     acknowledged, room = 0, asyncio.Semaphore(IN_FLIGHT)
     outbox: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
@@ -124,29 +122,15 @@ async def _lease(reader: AsyncIterator[agent_pb2.CoordinatorMessage]) -> agent_p
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[str]:
-    """Start a server that prints its address on its first line; end it afterwards."""
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        yield next(word.rstrip(",") for word in server.stdout.readline().split() if word.startswith("127.0.0.1:"))
-    finally:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        server.kill()
-
-
-@contextmanager
 def _edgelut(folder: Path) -> Iterator[str]:
     url = f"sqlite:///{folder / 'edgelut.db'}"
-    with _process([sys.executable, "-m", "coordinator", "serve", "--listen", "127.0.0.1:0", "--db", url]) as address:
+    with coordinator_process(url) as address:
         yield address
 
 
 @contextmanager
 def _bare(folder: Path) -> Iterator[str]:
-    with _process([sys.executable, "-m", "benchmarks.bare_stream", str(folder / "bare.db")]) as address:
+    with server_process([sys.executable, "-m", "benchmarks.bare_stream", str(folder / "bare.db")]) as address:
         yield address
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from coordinator.cli.profile import new_run_id
 from coordinator.client import Coordinator
 from coordinator.embedded import serving
 from protos.types import Run, RunSpec
+from tests import postgres
 
 OUT = Path("benchmarks/out")
 
@@ -36,7 +40,7 @@ def run_here(link: Link, spec: RunSpec, meter: str = "none") -> Run:
         run_id = new_run_id()
         link.client.submit(spec, run_id)
         last = None
-        for run in link.client.watch(run_id):
+        for run in link.client.watch_run(run_id):
             last = run
     if last is None or last.state != "done":
         raise RuntimeError(f"run {run_id} {last.state if last else 'vanished'}: {last.reason if last else ''}")
@@ -49,3 +53,40 @@ def keep(name: str, record: Any) -> Path:
     path = OUT / f"{name}.json"
     path.write_text(json.dumps(record, indent=1))
     return path
+
+
+@contextmanager
+def server_process(command: list[str]) -> Iterator[str]:
+    """A server that prints its address on its first line; ended afterwards. Yields the address."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield next(word.rstrip(",") for word in server.stdout.readline().split() if word.startswith("127.0.0.1:"))
+    finally:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        server.kill()
+
+
+@contextmanager
+def coordinator_process(url: str) -> Iterator[str]:
+    """`coordinator serve` over a database, as users run it. Yields its address."""
+    command = [sys.executable, "-m", "coordinator", "serve", "--listen", "127.0.0.1:0", "--db", url]
+    with server_process(command) as address:
+        yield address
+
+
+@contextmanager
+def databases() -> Iterator[dict[str, Callable[[str], str]]]:
+    """By kind, what makes the URL of a new empty database: an embedded one and, where there is a binary, one of a
+    PostgreSQL server, whose commits are as durable as they usually are.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgelut-bench-") as folder, contextlib.ExitStack() as stack:
+        makers: dict[str, Callable[[str], str]] = {"sqlite": lambda name: f"sqlite:///{folder}/{name}.db"}
+        if postgres.binaries() is None:
+            print(f"no PostgreSQL {postgres.OLDEST} or newer was found: SQLite alone")
+        else:
+            server = stack.enter_context(postgres.server("shared_buffers=256MB", "max_wal_size=4GB"))
+            makers["postgresql"] = lambda _: stack.enter_context(server.database())
+        yield makers

@@ -36,7 +36,7 @@ from lut_store.store import RunRecord, Store
 from protos import agent_pb2, common_pb2
 from protos.convert import to_message
 from protos.errors import EdgelutError, StaleLeaseError, StorageError
-from protos.types import Lease
+from protos.types import ENDED_STATES, Lease
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,6 +46,7 @@ STALL_S = 1.0  # an event loop that is so late is a stall of this process
 RETRY_PAUSE_S = 2.0  # a board's rest after the first failure of a task; it doubles with each
 # The database's deadline of a lease, for a coordinator that takes over; this one keeps its own, shorter one.
 STORED_LEASE_S = 120.0
+CLAIMS_S = 2.0  # a database server that was restarted has forgotten who drives what: this often is looked
 
 
 class Built(Protocol):
@@ -85,6 +86,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._closing = False
         self._listened_s = time.monotonic()
+        self._claims_checked_s = time.monotonic()
         self._job_slot = asyncio.Semaphore(1)  # one look or build at a time: there are few cores and much arithmetic
 
     # ---- the loop ----
@@ -134,6 +136,7 @@ class Dispatcher:
         """One pass: end what is overdue, decide for each run, hand out leases."""
         self._listen()
         self.fleet.end_silent()
+        await self._check_claims()
         for lease in self.leases.overdue(self.fleet.clock()):
             async with self.lock:
                 if self.leases.holds(lease.device, lease.task_id, lease.fence):
@@ -196,9 +199,9 @@ class Dispatcher:
             for lease in self.leases.of_run(run.run_id):
                 await self.give_up(lease, "the run was cancelled" if state == "cancelled" else f"the run has {state}")
             del self.active[run.run_id]
-            self.claims.drop(run.run_id)
             if self.retired is not None:
                 self.retired(run)
+            await asyncio.to_thread(self.claims.drop, run.run_id)
 
     # ---- leases ----
 
@@ -395,13 +398,30 @@ class Dispatcher:
 
     # ---- taking up ----
 
+    async def _check_claims(self) -> None:
+        """Let go of runs whose claims another coordinator has got."""
+        if time.monotonic() < self._claims_checked_s + CLAIMS_S:
+            return
+        async with self.lock:
+            for run_id in await asyncio.to_thread(self.claims.lost):
+                log.warning("run %s: another coordinator drives it now", run_id)
+                for lease in self.leases.of_run(run_id):
+                    self.leases.drop(lease.task_id)
+                    self._revoke(lease.device, lease.task_id, lease.fence, "another coordinator drives the run now")
+                del self.active[run_id]
+        self._claims_checked_s = time.monotonic()
+
     async def take_up(self, record: RunRecord) -> ActiveRun | None:
         """Drive the run from now on, from what the store holds; None when another coordinator drives it. Needs the
         lock.
         """
         if record.run_id in self.active:
             return self.active[record.run_id]
-        if not self.claims.take(record.run_id):
+        if not await asyncio.to_thread(self.claims.take, record.run_id):
+            return None
+        record = await asyncio.to_thread(self.store.run, record.run_id)
+        if record.state in ENDED_STATES:  # another coordinator has ended it a moment ago
+            await asyncio.to_thread(self.claims.drop, record.run_id)
             return None
         run = await asyncio.to_thread(restored, self.store, record)
         self._task_runs |= dict.fromkeys(run.tasks, run.run_id)

@@ -2,6 +2,7 @@
 
 SQLite is embedded: WAL, so that readers never wait for the writer, with a full sync at every commit; writers take the
 lock when they begin (BEGIN IMMEDIATE), so that no transaction fails half-way because another process was faster.
+PostgreSQL serves several coordinators: readers see one snapshot (REPEATABLE READ), writers lock rows.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Row
 
+from lut_store.engines import BUSY_S, WRITES, make_engine, parse_url
 from lut_store.schema import REVISION
 from protos.errors import BadInputError, IncompatibleError, StorageError
 
 if TYPE_CHECKING:  # SQLAlchemy 2.0 would not understand it when it runs
     AnyRow = Row[*tuple[Any, ...]]
 
-BUSY_S = 30.0  # how long a writer waits for another process
-_WRITES = "edgelut_writes"
 _UPGRADE_LOCK = 0x6564_6765_6C75_74  # "edgelut": the advisory lock of those who upgrade a shared PostgreSQL
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 def insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -39,10 +40,14 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Raises BadInputError, StorageError or IncompatibleError with what to do."""
-        self.engine = _engine(url)
+        self.engine = make_engine(parse_url(url))
         self.name = self.engine.url.render_as_string(hide_password=True)
+        self.embedded = self.engine.dialect.name == "sqlite"
         # Within a process, waiting for a lock is fairer and quicker than SQLite's polling.
-        self._writer = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        self._writer = threading.Lock() if self.embedded else nullcontext()
+        # Both share the pool. A transaction of SQLite is a snapshot in any case.
+        self._reads = self.engine if self.embedded else self.engine.execution_options(**_SNAPSHOT)
+        self._writes = self.engine.execution_options(**{WRITES: True})
         try:
             self._open()
         except BaseException:
@@ -55,30 +60,22 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database. Raises StorageError."""
-        with self._sentences(), self.engine.connect() as connection, connection.begin():
+        with self.sentences(), self._reads.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that is durable when the block ends, and leaves nothing behind when it raises StorageError."""
-        with self._sentences(), self._writer, self.engine.connect() as connection:
-            connection = connection.execution_options(**{_WRITES: True})
-            with connection.begin():
-                yield connection
+        with self.sentences(), self._writer, self._writes.connect() as connection, connection.begin():
+            yield connection
 
     @contextmanager
-    def _sentences(self) -> Iterator[None]:
+    def sentences(self) -> Iterator[None]:
+        """What the database says inside the block becomes StorageError, with what to do."""
         try:
             yield
         except exc.SQLAlchemyError as error:
-            raise StorageError(self._sentence(error)) from error
-
-    def _sentence(self, error: exc.SQLAlchemyError) -> str:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        for mark, sentence in _SENTENCES:
-            if mark in cause:
-                return f"{self.name}: {sentence} ({cause})"
-        return f"{self.name}: the database failed: {cause}"
+            raise StorageError(f"{self.name}: {_sentence(error)}") from error
 
     # ---- schema ----
 
@@ -130,54 +127,35 @@ class Database:
                 command.upgrade(config, REVISION)
 
 
+# What the drivers say, and what to do about it; the first mark that is in the cause counts.
 _SENTENCES = (
     ("disk is full", "the disk is full and nothing of this was stored; free some space and try again"),
+    ("No space left", "the database server's disk is full and nothing of this was stored; free some space there"),
+    ("could not extend file", "the database server's disk is full and nothing of this was stored; free some there"),
     ("readonly", "the database cannot be written to; give this user the right to, or name another one"),
+    ("read-only", "the database cannot be written to: it is a copy that follows another; name the one that leads"),
     ("unable to open", "the database cannot be opened; check that its folder exists and may be written to"),
-    ("locked", f"another process has been writing to the database for more than {BUSY_S:.0f} s"),
+    ("database is locked", f"another process has been writing to the database for more than {BUSY_S:.0f} s"),
     ("not a database", "this file is no database; name another one"),
-    ("malformed", "the database is damaged; restore it from a backup"),
+    ("disk image is malformed", "the database is damaged; restore it from a backup"),
+    ("malformed database schema", "the database is damaged; restore it from a backup"),
     ("disk I/O error", "the disk failed or is full, and nothing of this was stored"),
-    ("could not extend file", "the database server's disk is full and nothing of this was stored"),
+    ("password authentication failed", "the server refuses this user or password"),
+    ("no password supplied", "the server asks for a password; put it into the URL, PGPASSWORD or ~/.pgpass"),
+    ("does not exist", "there is no such database, table or user on the server; make it first (createdb NAME)"),
+    ("permission denied", "this user may not do that; GRANT it the right to create tables and to use them"),
+    ("cannot contain NUL", "a text holds a NUL character, which PostgreSQL does not store"),
+    ("Connection refused", "no database server answers there; start it, or correct the address"),
+    ("timeout expired", "no database server answers there; start it, or correct the address"),
+    ("resolve host", "there is no machine of that name; correct the address"),
+    ("server closed the connection", "the database server went away, and nothing of this was stored"),
+    ("terminating connection", "the database server went away, and nothing of this was stored"),
 )
 
 
-def _engine(url: str) -> Engine:
-    try:
-        parsed = sa.make_url(url)
-    except exc.ArgumentError as error:
-        raise BadInputError(
-            f"{url!r} is not a database URL; write for example sqlite:////path/to/edgelut.db"
-        ) from error
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise BadInputError(f"database {backend!r} is not supported; use sqlite:///FILE or postgresql://…")
-    if backend == "sqlite":
-        return _sqlite(parsed)
-    try:
-        return sa.create_engine(parsed, pool_pre_ping=True, max_overflow=-1)
-    except (ImportError, exc.NoSuchModuleError) as error:
-        raise BadInputError(f"{url.split('@')[-1]} needs a driver that is not installed: {error}") from error
-
-
-def _sqlite(url: sa.URL) -> Engine:
-    if not url.database or url.database == ":memory:":
-        raise BadInputError("a database in memory would be lost; write sqlite:///FILE")
-    try:
-        Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the folder of {url.database} cannot be made: {error.strerror}") from error
-    engine = sa.create_engine(url, max_overflow=-1, connect_args={"timeout": BUSY_S, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # this module begins transactions itself (below), sqlite3 must not
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+def _sentence(error: exc.SQLAlchemyError) -> str:
+    lines = str(getattr(error, "orig", None) or error).split("\n")
+    cause = " ".join(line.strip() for line in lines[:2] if line.strip())
+    return next(
+        (f"{sentence} ({cause})" for mark, sentence in _SENTENCES if mark in cause), f"the database failed: {cause}"
+    )

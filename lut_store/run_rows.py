@@ -65,7 +65,7 @@ def update_run(
     changed = connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id)
-        .values(state=state, reason=reason, lut_digest=lut_digest, lut_reference=lut_reference)
+        .values(state=state, reason=_storable(reason), lut_digest=lut_digest, lut_reference=lut_reference)
     )
     if not changed.rowcount:
         raise NotFoundError(f"there is no run {run_id}")
@@ -147,8 +147,14 @@ def renew(connection: Connection, task_id: str, fence: int, until_s: float) -> N
     connection.execute(tasks.update().where(tasks.c.task_id == task_id).values(lease_until_s=until_s))
 
 
+def _storable(text: str) -> str:
+    """PostgreSQL has no NUL in text, and a reason may come from an agent."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def end(connection: Connection, task_id: str, fence: int, reason: str) -> None:
     task = _task(connection, task_id)
+    reason = _storable(reason)
     state = "pending" if reason else "done"
     if task.fence == fence and task.state == state and task.reason == reason:
         return  # said again: the answer was lost on the way

@@ -1,5 +1,5 @@
 """A coordinator as a process of its own, with methods that need no real evidence: `python -m
-tests.coordinator.daemon FOLDER`.
+tests.coordinator.daemon FOLDER|URL`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ def main() -> None:
     def ready(address: str) -> None:
         print(address, flush=True)
 
-    asyncio.run(serve("127.0.0.1:0", url_of(Path(sys.argv[1])), ready=ready, methods=FakeMethods()))
+    where = sys.argv[1]
+    url = where if "://" in where else url_of(Path(where))
+    asyncio.run(serve("127.0.0.1:0", url, ready=ready, methods=FakeMethods()))
 
 
 if __name__ == "__main__":

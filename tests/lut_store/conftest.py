@@ -21,19 +21,24 @@ def fresh_database() -> Path:
     return path
 
 
-def sqlite_url(folder: Path) -> str:
-    path = folder / "edgelut.db"
+def sqlite_url(request: pytest.FixtureRequest) -> str:
+    path = request.getfixturevalue("tmp_path") / "edgelut.db"
     shutil.copy(fresh_database(), path)
     return f"sqlite:///{path}"
 
 
-BACKENDS: dict[str, Callable[[Path], str]] = {"sqlite": sqlite_url}
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], str]] = {"sqlite": sqlite_url, "postgresql": postgres_url}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database."""
-    return BACKENDS[request.param](tmp_path)
+    return BACKENDS[request.param](request)
 
 
 @pytest.fixture
