@@ -20,8 +20,12 @@ from lut_store.predict import Choices, IntervalTable, SumTable, UnusableChoiceEr
 from protos.errors import BadInputError, NotFoundError
 from protos.types import FIXED_LAYER, CellRef, Configuration, SearchSpace
 
-if TYPE_CHECKING:  # pandas is slow to import and only frame() needs it
+if TYPE_CHECKING:  # slow to import, and only single methods need them
     import pandas as pd
+    import torch
+
+    from lut_store.arrays import LutArrays
+    from lut_store.tensors import LutTensors
 
 METRICS = ("latency", "energy")  # the columns of a prediction, in this order
 
@@ -226,7 +230,10 @@ class Lut:
         lacking = " and ".join(
             name for name, metric in self._metrics() if metric is not None and np.isnan(metric.corrected[layer, op])
         )
-        return MissingCellError(f"{self.reference}: {self._name(layer, op)} has no {lacking}; it was not measured")
+        return MissingCellError(
+            f"{self.reference}: {self._name(layer, op)} has no {lacking}; it was not measured"
+            " (lut.estimated() fills such cells with guesses)"
+        )
 
     def _lacks_fixed(self, metric: Metric) -> bool:
         """Whether stem or head has no number, so that no network can be predicted in this metric."""
@@ -274,6 +281,34 @@ class Lut:
         from lut_store.frame import frame
 
         return frame(self)
+
+    def arrays(self) -> LutArrays:
+        """What predict() sums as plain numpy arrays, 0 where a candidate is not allowed (lut_store.arrays).
+
+        Raises MissingCellError naming the first missing cell.
+        """
+        from lut_store.arrays import arrays
+
+        return arrays(self)
+
+    def tensors(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> LutTensors:
+        """`arrays()` as torch tensors on `device`, float64 unless `dtype` says otherwise (lut_store.tensors)."""
+        import torch
+
+        from lut_store.tensors import tensors
+
+        return tensors(self, device, torch.float64 if dtype is None else dtype)
+
+    def estimated(self) -> Lut:
+        """This LUT with a guess, flagged "estimated", in every missing cell; itself when nothing is missing.
+
+        The guesses come from a regressor fitted to the measured operators; how well it predicts operators that were
+        left out stands in the provenance under "estimates" (lut_store.estimated). Raises BadInputError when nothing
+        can be guessed.
+        """
+        from lut_store.estimated import estimated
+
+        return estimated(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file in the format of its ending (.lut, .json, .parquet; .csv is the frame alone)."""

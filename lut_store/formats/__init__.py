@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # lut_store.lut imports this module when it is asked to load 
     from lut_store.lut import Lut
 
 ENDINGS = (".lut", ".csv", ".json", ".parquet")
+LOADABLE = (".lut", ".json", ".parquet")  # these hold everything
 
 
 def to_bytes(lut: Lut) -> bytes:
@@ -67,3 +68,13 @@ def load(path: Path) -> Lut:
         why = "a .csv file holds the table alone, not the whole LUT" if ending == ".csv" else "not a LUT's ending"
         raise BadInputError(f"{path}: {why}; load one that ends in {', '.join(_READERS)}")
     return reader(files.read(path), str(path))
+
+
+def read_as(ending: str, data: bytes, source: str) -> Lut:
+    """The LUT in `data`, one of LOADABLE whatever the file is called; `source` names it. Raises BadInputError."""
+    return _READERS[ending](data, source)
+
+
+def save_as(ending: str, lut: Lut, path: Path) -> None:
+    """`save` in the format of `ending`, one of ENDINGS, whatever the file is called."""
+    files.write(path, _WRITERS[ending](lut))

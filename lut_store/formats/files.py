@@ -15,16 +15,28 @@ MAX_FILE_BYTES = 32 << 20
 MAX_DOCUMENT_BYTES = 32 << 20
 
 
-def read(path: Path) -> bytes:
-    """Raises BadInputError when the file cannot be read or is too large."""
+def read(path: Path, limit: int | None = None) -> bytes:
+    """Raises BadInputError when the file cannot be read or is larger than `limit` (by default MAX_FILE_BYTES)."""
+    limit = MAX_FILE_BYTES if limit is None else limit
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise BadInputError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no LUT is")
+    if len(data) > limit:
+        raise BadInputError(f"{path} is larger than {limit >> 20} MiB, which no LUT is")
     return data
+
+
+def text_of(data: bytes, source: str) -> str:
+    """The UTF-8 text, without its byte order mark. Raises BadInputError naming `source` and the line of the fault."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInputError(
+            f"{source}, line {line}: byte {error.start} is not UTF-8, so this is no text file"
+        ) from error
 
 
 def write(path: Path, data: bytes) -> None:

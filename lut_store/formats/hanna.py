@@ -9,21 +9,22 @@ without skip) is kept in the provenance for a lossless export, and used for noth
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lut_store.formats import files
+from lut_store.formats.imported import Column, Source, allowed_of, imported, kept_of
 from lut_store.lut import Lut
 from lut_store.metric import Array, Metric
 from protos.errors import BadInputError
 from protos.types import Configuration, SearchSpace
 
+FORMAT = "hanna"
 _SHOWN = 20  # letters of a bad word in a message
+_LONGEST = 400  # letters of a number: the smallest double written without an exponent has 345
 
 
 def parse_grid(text: str, source: str, space: SearchSpace, *, signed: bool = False) -> Array:
@@ -38,10 +39,11 @@ def parse_grid(text: str, source: str, space: SearchSpace, *, signed: bool = Fal
         raise BadInputError(f"{source} has {len(lines)} lines; space {space.name} has {layers} layers, one line each")
     grid = np.empty((layers, ops))
     for row, line in enumerate(lines):
-        words = line.split()
+        words = line.split(maxsplit=ops)  # a line of millions of numbers is counted, not kept
         if len(words) != ops:
+            count = sum(1 for _ in re.finditer(r"\S+", line))
             raise BadInputError(
-                f"{source}, line {row + 1}: {len(words)} numbers; space {space.name} has {ops} candidates on each layer"
+                f"{source}, line {row + 1}: {count} numbers; space {space.name} has {ops} candidates on each layer"
             )
         for column, word in enumerate(words):
             grid[row, column] = _number(word, f"{source}, line {row + 1}, column {column + 1}", signed)
@@ -49,10 +51,13 @@ def parse_grid(text: str, source: str, space: SearchSpace, *, signed: bool = Fal
 
 
 def _number(word: str, where: str, signed: bool) -> float:
+    word = word.rstrip()
     try:
-        value = float(word)
+        value = float(word) if len(word) <= _LONGEST else None
     except ValueError:
-        raise BadInputError(f"{where}: {word[:_SHOWN]!r} is no number") from None
+        value = None
+    if value is None:
+        raise BadInputError(f"{where}: {word[:_SHOWN]!r} is no number")
     if not math.isfinite(value):
         raise BadInputError(f"{where}: {word[:_SHOWN]!r} is not finite")
     if value < 0 and not signed:
@@ -67,47 +72,26 @@ def format_grid(grid: Array) -> str:
 
 def read_text(path: Path) -> str:
     """Raises BadInputError when the file cannot be read or is no text."""
-    try:
-        return files.read(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path} is no text file: byte {error.start} is not UTF-8") from error
+    return files.text_of(files.read(path), str(path))
 
 
-def load_pair(space: SearchSpace, device_type: str, latency: Path, energy: Path) -> Lut:
+def load_pair(
+    space: SearchSpace, device_type: str, latency: Path, energy: Path, configuration: Configuration | None = None
+) -> Lut:
     """The LUT of a pair of files, in seconds and in joules. Raises BadInputError with file, line and column.
 
-    Its configuration is edgelut's default (the pair names none), its errors are NaN: not known, which is not zero.
+    Its configuration, unless given, is edgelut's default (the pair names none); its errors are NaN: not known, which is
+    not zero.
     """
-    texts = {"latency": read_text(latency), "energy": read_text(energy)}
-    paths = {"latency": latency, "energy": energy}
-    grids = {name: parse_grid(text, str(paths[name]), space) for name, text in texts.items()}
-    allowed = np.array([[cell.spec is not None for cell in layer.cells] for layer in space.layers])
-    return Lut(
-        configuration=Configuration(device_type, space.name),
-        space=space,
-        latency=_metric(space, allowed, grids["latency"]),
-        energy=_metric(space, allowed, grids["energy"]),
-        provenance={
-            "evidence": {f"{name}_sha256": hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
-            "method": {"latency": "imported", "energy": "imported", "format": "hanna"},
-            "origin": {
-                "format": "hanna",
-                "files": {name: path.name for name, path in paths.items()},
-                "not_used": {name: grid[~allowed].tolist() for name, grid in grids.items()},
-                "note": (
-                    "imported: no uncertainty, stem and head not included, skips cost what the table says; "
-                    "how it was measured is not recorded, and the configuration is edgelut's default"
-                ),
-            },
-        },
-        fixed_included=False,
-    )
-
-
-def _metric(space: SearchSpace, allowed: np.ndarray[Any, np.dtype[np.bool_]], grid: Array) -> Metric:
-    value = np.where(allowed, grid, np.nan)
-    unknown, fixed = np.full(space.shape, np.nan), np.full(len(space.stem) + len(space.head), np.nan)
-    return Metric(value, unknown, np.zeros(space.shape, np.int64), value, fixed, fixed, fixed)
+    allowed = allowed_of(space)
+    columns = {}
+    for name, path in (("latency", latency), ("energy", energy)):
+        source = Source(path.name, files.read(path))
+        grid = parse_grid(files.text_of(source.data, str(path)), str(path), space)
+        ends = np.full(len(space.stem) + len(space.head), np.nan)
+        columns[name] = Column(source, grid, ends, kept=grid[~allowed].tolist())
+    note = "skips cost what the table says"
+    return imported(space, configuration or Configuration(device_type, space.name), FORMAT, columns, note)
 
 
 def dump_pair(lut: Lut) -> tuple[str, str]:
@@ -132,14 +116,7 @@ def _dumped(lut: Lut, name: str, metric: Metric | None) -> str:
             f"{lut.reference}: layer {layer}, {lut.space.op_names[op]} has no {name}; the HANNA format has no holes"
         )
     grid = np.where(lut.allowed, metric.value, 0.0)
-    kept = _kept(lut, name)
-    if len(kept) == (~lut.allowed).sum():
+    kept = kept_of(lut, FORMAT, name)
+    if isinstance(kept, list) and len(kept) == (~lut.allowed).sum() and all(isinstance(v, (int, float)) for v in kept):
         grid[~lut.allowed] = kept
     return format_grid(grid)
-
-
-def _kept(lut: Lut, name: str) -> list[float]:
-    origin: Any = lut.provenance.get("origin")
-    not_used = origin.get("not_used") if isinstance(origin, Mapping) else None
-    values = not_used.get(name) if isinstance(not_used, Mapping) else None
-    return values if isinstance(values, list) and all(isinstance(value, (int, float)) for value in values) else []
