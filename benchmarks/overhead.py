@@ -92,7 +92,7 @@ def processes() -> dict[str, float]:
         run_id = new_run_id()
         link.client.submit(_short_run(), run_id)
         worker_mb = busy_mb = 0.0
-        for run in link.client.watch(run_id):
+        for run in link.client.watch_run(run_id):
             with contextlib.suppress(psutil.NoSuchProcess):
                 busy_mb = max(busy_mb, process.memory_info().rss / MB)
                 worker_mb = max([worker_mb, *(c.memory_info().rss / MB for c in process.children())])

@@ -21,8 +21,8 @@ import grpc
 from lut_store import formats
 from lut_store.lut import Lut
 from lut_store.paths import identity_directory
-from lut_store.reference import parse_reference
 from lut_store.records import Invitation, Issued
+from lut_store.reference import parse_reference
 from protos import enrol_pb2, enrol_pb2_grpc, lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
 from protos.convert import from_message, to_message
 from protos.errors import BadInputError, EdgelutError, StorageError, UnavailableError, error_of

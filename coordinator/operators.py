@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 import grpc
 
+from coordinator.access import caller
 from coordinator.builds import build_lut
 from coordinator.dispatch import Dispatcher
 from coordinator.runs import Runs
+from coordinator.watching import moves
+from lut_store.stable import MAX_MAPE
 from lut_store.store import Store
 from protos import lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
 from protos.convert import from_message, to_message
@@ -117,7 +120,7 @@ def _short(run: Run) -> Run:
 
 
 class LutService(lut_pb2_grpc.LutServiceServicer):
-    """Reading LUTs."""
+    """LUTs and their tags."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -139,3 +142,52 @@ class LutService(lut_pb2_grpc.LutServiceServicer):
     def _list(self, request: lut_pb2.ListLutsRequest) -> lut_pb2.ListLutsReply:
         summaries = self._store.luts(vocabulary(LutQuery, request.query))
         return lut_pb2.ListLutsReply(luts=[to_message(summary) for summary in summaries])
+
+    async def GetFindings(  # noqa: N802
+        self, request: lut_pb2.GetFindingsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> lut_pb2.GetFindingsReply:
+        return await answer(context, asyncio.to_thread(self._findings, request))
+
+    def _findings(self, request: lut_pb2.GetFindingsRequest) -> lut_pb2.GetFindingsReply:
+        digest, findings = self._store.findings(vocabulary(LutQuery, request.query))
+        return lut_pb2.GetFindingsReply(digest=digest, findings=[to_message(finding) for finding in findings])
+
+    async def WatchLut(  # noqa: N802
+        self, request: lut_pb2.GetLutRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[lut_pb2.GetLutReply]:
+        try:
+            query = vocabulary(LutQuery, request.query)
+            async for digest, document in moves(
+                self._store, query, request.known_digest, lambda: context.send_initial_metadata(())
+            ):
+                yield lut_pb2.GetLutReply(digest=digest, document=document)
+        except EdgelutError as error:
+            await context.abort(status_of(error), str(error))
+
+    async def ListTags(  # noqa: N802
+        self, request: lut_pb2.ListTagsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> lut_pb2.ListTagsReply:
+        return await answer(context, asyncio.to_thread(self._tags, request))
+
+    def _tags(self, request: lut_pb2.ListTagsRequest) -> lut_pb2.ListTagsReply:
+        tags = self._store.tags(vocabulary(LutQuery, request.query), history=request.history)
+        return lut_pb2.ListTagsReply(tags=[to_message(move) for move in tags])
+
+    async def MoveTag(  # noqa: N802
+        self, request: lut_pb2.MoveTagRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> lut_pb2.TagMove:
+        found = caller(context)
+        moved_by = request.moved_by if found is None else found[0].name  # a certificate says more than a caller
+        message: lut_pb2.TagMove = await answer(context, asyncio.to_thread(self._move, request, moved_by))
+        return message
+
+    def _move(self, request: lut_pb2.MoveTagRequest, moved_by: str) -> Any:
+        moved = self._store.move_tag(
+            vocabulary(LutQuery, request.query),
+            request.name,
+            moved_by=moved_by,
+            reason=request.reason,
+            force=request.force,
+            max_mape=request.max_mape if request.HasField("max_mape") else MAX_MAPE,
+        )
+        return to_message(moved)

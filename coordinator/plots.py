@@ -44,13 +44,13 @@ def heatmap(lut: Lut, path: str | Path) -> None:
     """
     metrics = _measured(lut)
     layers, ops = lut.space.shape
-    labels = _layer_labels(lut)
+    labels = layer_labels(lut)
     slanted = max(map(len, lut.space.op_names)) >= LONG_NAME
     grid_w, grid_h = max(ops * 0.62, 3.0), max(layers * 0.30, 2.0)
     left, gap, head, foot = 0.075 * max(map(len, labels)) + 0.3, 1.05, 1.75 if slanted else 1.45, 1.0
     title = f"{lut.reference}: what every candidate costs"
-    width, height = max(left + len(metrics) * (grid_w + gap), _title_width(title)), grid_h + head + foot
-    figure = _figure(width, height)
+    width, height = max(left + len(metrics) * (grid_w + gap), title_width(title)), grid_h + head + foot
+    figure = new_figure(width, height)
     for index, (name, metric) in enumerate(metrics):
         x = left + index * (grid_w + gap)
         axes = figure.add_axes((x / width, foot / height, grid_w / width, grid_h / height))
@@ -58,7 +58,7 @@ def heatmap(lut: Lut, path: str | Path) -> None:
         _panel(axes, bar, lut, name, metric, labels if index == 0 else [], slanted)
     _titles(figure, lut, title)
     _legend(figure, lut, left)
-    _save(figure, path)
+    save(figure, path)
 
 
 def validation_plot(lut: Lut, path: str | Path) -> None:
@@ -72,8 +72,8 @@ def validation_plot(lut: Lut, path: str | Path) -> None:
         raise BadInputError(f"{lut.reference} holds no measured networks, so there is no validation to plot")
     panel, side = 5.5, 4.3
     title = f"{lut.reference}: predicted against measured networks"
-    width, height = max(panel * len(records) + 0.2, _title_width(title)), 9.3
-    figure = _figure(width, height)
+    width, height = max(panel * len(records) + 0.2, title_width(title)), 9.3
+    figure = new_figure(width, height)
     for index, (name, record) in enumerate(records):
         x = (0.95 + index * panel) / width
         scale = scale_for(name, [p.measured for p in record.networks])
@@ -83,7 +83,7 @@ def validation_plot(lut: Lut, path: str | Path) -> None:
         _residuals(errors, name, record, scale)
         _error_table(figure, 0.95 + index * panel, 1.25, record)
     _titles(figure, lut, title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _measured(lut: Lut) -> list[tuple[str, Metric]]:
@@ -94,13 +94,13 @@ def _measured(lut: Lut) -> list[tuple[str, Metric]]:
     return found
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise BadInputError(f"{target} does not end in .png, which is the one format of pictures")
@@ -110,14 +110,14 @@ def _save(figure: Figure, path: str | Path) -> None:
         raise BadInputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
-def _text(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
+def put_text(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
     """Text at (x, y) inches from the lower left corner."""
     width, height = figure.get_size_inches()
     merged: dict[str, Any] = {"fontsize": 8.5, "color": INK} | style
     figure.text(x / width, y / height, text, **merged)
 
 
-def _title_width(title: str) -> float:
+def title_width(title: str) -> float:
     """Inches that a figure needs for this title and for the notice of an emulated meter below it."""
     return max(0.6 + 0.103 * len(title), 7.0)
 
@@ -127,15 +127,15 @@ def _titles(figure: Figure, lut: Lut, title: str) -> None:
     _, height = figure.get_size_inches()
     made = time.strftime("%Y-%m-%d", time.localtime(lut.created_wall_s)) if lut.created_wall_s else ""
     second = "  ·  ".join(filter(None, [configuration_line(lut), made]))
-    _text(figure, 0.3, height - 0.36, title, fontsize=12, fontweight="bold")
-    _text(figure, 0.3, height - 0.6, second, fontsize=9, color=FAINT)
-    _text(figure, 0.3, height - 0.82, emulation_notice(lut), fontsize=9, fontweight="bold", color=WARNING)
+    put_text(figure, 0.3, height - 0.36, title, fontsize=12, fontweight="bold")
+    put_text(figure, 0.3, height - 0.6, second, fontsize=9, color=FAINT)
+    put_text(figure, 0.3, height - 0.82, emulation_notice(lut), fontsize=9, fontweight="bold", color=WARNING)
 
 
 # ---- heat map -------------------------------------------------------------------------------------------------------
 
 
-def _layer_labels(lut: Lut) -> list[str]:
+def layer_labels(lut: Lut) -> list[str]:
     """``24→32 /2 @16×16   5``: what goes in and out of each layer, its stride, the size of its input."""
     labels = []
     for index, layer in enumerate(lut.space.layers):
@@ -155,7 +155,7 @@ def _panel(axes: Axes, bar: Axes, lut: Lut, name: str, metric: Metric, labels: S
     colours = colormaps[MAPS[name]].with_extremes(under=FREE)
     image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto")
     _blank_cells(axes, lut, values)
-    _lines(axes, lut)
+    cell_lines(axes, lut)
     if values.size <= MAX_LABELLED_CELLS:
         _numbers(axes, values, image.to_rgba(values)[..., :3] @ np.array([0.299, 0.587, 0.114]))
     slant: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
@@ -176,15 +176,15 @@ def _panel(axes: Axes, bar: Axes, lut: Lut, name: str, metric: Metric, labels: S
 
 def _blank_cells(axes: Axes, lut: Lut, values: Array) -> None:
     for layer, op in np.argwhere(np.isnan(values)):
-        style = _UNMEASURED if lut.allowed[layer, op] else _FORBIDDEN
+        style = _UNMEASURED if lut.allowed[layer, op] else FORBIDDEN
         axes.add_patch(Rectangle((op - 0.5, layer - 0.5), 1, 1, **style))
 
 
-_FORBIDDEN: dict[str, Any] = {"facecolor": "#fafafa", "edgecolor": "#d5dae0", "hatch": "////", "linewidth": 0}
+FORBIDDEN: dict[str, Any] = {"facecolor": "#fafafa", "edgecolor": "#d5dae0", "hatch": "////", "linewidth": 0}
 _UNMEASURED: dict[str, Any] = {"facecolor": "#fdf3f2", "edgecolor": "#e3a49c", "hatch": "....", "linewidth": 0}
 
 
-def _lines(axes: Axes, lut: Lut) -> None:
+def cell_lines(axes: Axes, lut: Lut) -> None:
     """White lines between cells, and a thin dark one where the number of channels changes."""
     layers, ops = lut.space.shape
     for x in range(1, ops):
@@ -206,7 +206,7 @@ def _numbers(axes: Axes, values: Array, luminance: Array) -> None:
 
 
 def _legend(figure: Figure, lut: Lut, x: float) -> None:
-    entries = [(_FORBIDDEN, "not allowed on this layer")]
+    entries = [(FORBIDDEN, "not allowed on this layer")]
     if any((np.isnan(metric.value) & lut.allowed).any() for _, metric in _measured(lut)):
         entries.append((_UNMEASURED, "allowed, but no number"))
     width, height = figure.get_size_inches()
@@ -215,7 +215,7 @@ def _legend(figure: Figure, lut: Lut, x: float) -> None:
         bbox_to_anchor=(x / width, 0.38 / height), borderpad=0, borderaxespad=0, fontsize=8, ncols=2,
     )  # fmt: skip
     note = "0: a chosen skip is removed from the network. Dark lines: the number of channels changes."
-    _text(figure, x, 0.18, note, fontsize=8, color=FAINT)
+    put_text(figure, x, 0.18, note, fontsize=8, color=FAINT)
 
 
 # ---- validation -----------------------------------------------------------------------------------------------------
@@ -307,12 +307,12 @@ def _error_table(figure: Figure, x: float, y: float, record: MetricRecord) -> No
     if record.is_corrected:
         rows.append(("with correction", _texts(record.corrected), INK))
     for line, (label, cells, colour) in enumerate(rows):
-        _text(figure, x, y - 0.22 * line, label, color=colour)
+        put_text(figure, x, y - 0.22 * line, label, color=colour)
         for column, cell in enumerate(cells):
-            _text(figure, x + 2.2 + 0.7 * column, y - 0.22 * line, cell, color=colour, ha="right")
+            put_text(figure, x + 2.2 + 0.7 * column, y - 0.22 * line, cell, color=colour, ha="right")
     fitted = f", {record.fit_networks} others fitted the correction" if record.is_corrected else ", no correction"
     note = f"{record.uncorrected.n} held-out networks{fitted}; noise floor {percent(record.noise_floor, sign=False)}"
-    _text(figure, x, y - 0.22 * len(rows) - 0.04, note, fontsize=8, color=FAINT)
+    put_text(figure, x, y - 0.22 * len(rows) - 0.04, note, fontsize=8, color=FAINT)
 
 
 def _texts(errors: Errors) -> tuple[str, str, str, str]:

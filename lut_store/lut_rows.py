@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from lut_store import tag_rows
 from lut_store.database import insert
 from lut_store.formats import to_bytes
 from lut_store.lut import Lut
-from lut_store.reference import LATEST, ambiguous, not_found, version_number
+from lut_store.reference import LATEST, ambiguous, no_such_version, not_found, tag_name, version_number
 from lut_store.schema import configurations, lut_runs, luts, series
+from lut_store.stable import validation_mape
 from protos.errors import NotFoundError
 from protos.types import Configuration, LutQuery, LutSummary
 
@@ -73,8 +75,8 @@ def add(connection: Connection, lut: Lut, series_id: int, run_ids: Sequence[str]
             method=method_name(lut),
             created_wall_s=lut.created_wall_s,
             run_id=run_ids[0] if run_ids else "",
-            latency_mape=_mape(lut, "latency"),
-            energy_mape=_mape(lut, "energy"),
+            latency_mape=validation_mape(lut, "latency"),
+            energy_mape=validation_mape(lut, "energy"),
             document=to_bytes(lut),
         )
     )
@@ -90,14 +92,6 @@ def method_name(lut: Lut) -> str:
     return method if isinstance(method, str) else ""
 
 
-def _mape(lut: Lut, metric: str) -> float | None:
-    """Mean absolute relative error of the corrected predictions (docs/architecture.md), None when it is not known."""
-    value: Any = lut.validation
-    for key in (metric, "corrected", "mape"):
-        value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 # ---- reading ----
 
 
@@ -106,27 +100,29 @@ def document(connection: Connection, digest: str) -> bytes | None:
     return None if row is None else bytes(row.document)
 
 
-def _matches(query: LutQuery) -> list[sa.ColumnElement[bool]]:
-    """Conditions on series and configurations; empty or absent fields match anything."""
+def conditions(query: LutQuery) -> list[sa.ColumnElement[bool]]:
+    """On series and configurations; empty or absent fields match anything, and so does the version."""
     wanted = [(series.c.device_type, query.device_type), (series.c.space, query.space)]
     wanted += [(configurations.c[name], getattr(query, name)) for name in _CONDITIONS]
     return [column == value for column, value in wanted if value not in ("", None)]
 
 
 def summaries(connection: Connection, query: LutQuery) -> list[LutSummary]:
-    """By device type and space, newest first; with version "latest" the newest of each configuration alone."""
-    where = [luts.c.digest == query.digest] if query.digest else _matches(query)
-    number = version_number(query)
+    """By device type and space, newest first; with version "latest" or a tag what that means in each configuration."""
+    where = [luts.c.digest == query.digest] if query.digest else conditions(query)
+    number, tag = version_number(query), tag_name(query)
     if number is not None:
         where.append(luts.c.version == number)
+    elif tag:
+        where.append(luts.c.digest == tag_rows.tagged_digest(tag, configurations.c.configuration_id))
     elif query.version == LATEST and not query.digest:
-        newest = sa.select(sa.func.max(luts.c.version)).where(
-            luts.c.configuration_id == configurations.c.configuration_id
-        )
-        where.append(luts.c.version == newest.correlate(configurations).scalar_subquery())
+        where.append(luts.c.version == tag_rows.newest_version(configurations.c.configuration_id))
     statement = sa.select(*_SUMMARY).select_from(_JOINED).where(*where)
     statement = statement.order_by(series.c.device_type, series.c.space, luts.c.version.desc())
-    return [LutSummary(**row._mapping) for row in connection.execute(statement)]
+    tags: dict[str, list[str]] = {}
+    for move in tag_rows.moves(connection, [] if query.digest else conditions(query), history=False):
+        tags.setdefault(move.digest, []).append(move.name)
+    return [LutSummary(**row._mapping, tags=tuple(tags.get(row.digest, ()))) for row in connection.execute(statement)]
 
 
 def find(connection: Connection, query: LutQuery) -> str:
@@ -139,31 +135,43 @@ def find(connection: Connection, query: LutQuery) -> str:
         if found is None:
             raise NotFoundError(f"there is no LUT with the digest {query.digest[:16]}")
         return str(found)
-    number = version_number(query)
-    fits = _fitting(connection, query, number)
+    number, tag = version_number(query), tag_name(query)
+    fits = _fitting(connection, query)
     if not fits:
-        raise not_found(query, summaries(connection, LutQuery(version=LATEST)))
+        there = summaries(connection, replace(query, version="")) if number is not None or tag else []
+        raise no_such_version(query, there) if there else not_found(query, _newest(connection))
     if len(fits) > 1:
         newest = summaries(connection, LutQuery(query.device_type, query.space, version=LATEST))
         fields = ("device_type", "space", *_CONDITIONS)
         keys = {tuple(getattr(row, name) for name in fields) for row in fits}
         raise ambiguous(query, [s for s in newest if tuple(getattr(s, name) for name in fields) in keys])
-    chosen = sa.select(luts.c.digest).where(luts.c.configuration_id == fits[0].configuration_id)
+    configuration_id = fits[0].configuration_id
+    if tag:
+        return str(connection.execute(sa.select(tag_rows.tagged_digest(tag, configuration_id))).scalar_one())
+    chosen = sa.select(luts.c.digest).where(luts.c.configuration_id == configuration_id)
     if number is not None:
         chosen = chosen.where(luts.c.version == number)
     return str(connection.execute(chosen.order_by(luts.c.version.desc()).limit(1)).scalar_one())
 
 
-def _fitting(connection: Connection, query: LutQuery, number: int | None) -> Sequence[AnyRow]:
+def _newest(connection: Connection) -> list[LutSummary]:
+    return summaries(connection, LutQuery(version=LATEST))
+
+
+def _fitting(connection: Connection, query: LutQuery) -> Sequence[AnyRow]:
+    """The configurations that the query fits, and that have the version or the tag that it names."""
     columns = (configurations.c.configuration_id, series.c.device_type, series.c.space)
     statement = (
         sa.select(*columns, *(configurations.c[name] for name in _CONDITIONS))
         .join(series, configurations.c.series_id == series.c.series_id)
-        .where(*_matches(query))
+        .where(*conditions(query))
     )
+    number, tag = version_number(query), tag_name(query)
     if number is not None:
         has_it = sa.select(luts.c.digest).where(
             luts.c.configuration_id == configurations.c.configuration_id, luts.c.version == number
         )
         statement = statement.where(has_it.correlate(configurations).exists())
+    if tag:
+        statement = statement.where(tag_rows.has_tag(tag))
     return connection.execute(statement).all()

@@ -1,23 +1,27 @@
-"""How people name a LUT, ``TYPE[/SPACE][@VERSION]``, and what they are told when the name does not fit exactly one."""
+"""How people name a LUT, ``TYPE[/SPACE][@VERSION|@TAG]``, and what they are told when that does not fit exactly one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from protos.errors import AmbiguousError, BadInputError, NotFoundError
 from protos.types import LutQuery, LutSummary
 
-LATEST = "latest"
+LATEST = "latest"  # the tag that moves by itself: the newest version of a configuration
+STABLE = "stable"  # the tag that is refused to versions that are not fit for it (lut_store.stable)
 # The options of the command line that choose a configuration, in the order in which they are suggested.
 OPTIONS = ("emulation", "context", "threads", "batch", "runtime", "precision")
 _FORM = re.compile(r"(?P<device_type>[^/@\s]+)(?:/(?P<space>[^@\s]+))?(?:@(?P<version>[^@/\s]+))?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LISTED = 12  # at most so many LUTs in a message
 
 
 def parse_reference(text: str) -> LutQuery:
-    """``rpi3b``, ``rpi3b/fbnet-cifar10``, ``rpi3b@latest``, ``rpi3b/fbnet-cifar10@3``. Raises BadInputError."""
+    """``rpi3b``, ``rpi3b/fbnet-cifar10``, ``rpi3b@stable``, ``rpi3b/fbnet-cifar10@3``. Raises BadInputError."""
     match = _FORM.fullmatch(text.strip())
     if match is None:
         raise BadInputError(
@@ -29,12 +33,33 @@ def parse_reference(text: str) -> LutQuery:
 
 
 def version_number(query: LutQuery) -> int | None:
-    """The number that the query asks for; None for the newest. Raises BadInputError."""
-    if query.version in ("", LATEST):
-        return None
-    if not re.fullmatch(r"[1-9][0-9]{0,17}", query.version):
-        raise BadInputError(f"version {query.version!r} must be a number from 1 or {LATEST!r}")
-    return int(query.version)
+    """The number that the query asks for; None for the newest and for a tag. Raises BadInputError."""
+    if _NUMBER.fullmatch(query.version):
+        return int(query.version)
+    tag_name(query)
+    return None
+
+
+def tag_name(query: LutQuery) -> str:
+    """The tag that the query asks for; "" for a number and for the newest. Raises BadInputError."""
+    if query.version in ("", LATEST) or _NUMBER.fullmatch(query.version):
+        return ""
+    if not _TAG.fullmatch(query.version):
+        raise BadInputError(f"version {query.version!r} must be a number from 1, {LATEST!r} or a tag's name")
+    return query.version
+
+
+def check_tag(name: str) -> None:
+    """Raise BadInputError unless people may set a tag of this name."""
+    if name == LATEST:
+        raise BadInputError(
+            f"{LATEST!r} moves by itself: it is the newest version of a configuration; choose another name"
+        )
+    if not _TAG.fullmatch(name):
+        raise BadInputError(
+            f"{name[:80]!r} is no name for a tag; write 1 to 64 letters, digits, dots, dashes or underscores, "
+            "a letter first"
+        )
 
 
 def name_of(query: LutQuery) -> str:
@@ -87,6 +112,17 @@ def not_found(query: LutQuery, newest: Sequence[LutSummary]) -> NotFoundError:
     near = [s for s in newest if s.device_type == query.device_type and query.space in ("", s.space)] or newest
     there_is = _listed([f"{_reference(summary)} ({_conditions(summary)})" for summary in near])
     return NotFoundError(f"there is no LUT {name_of(query)}{guess} There is: {there_is}")
+
+
+def no_such_version(query: LutQuery, there: Sequence[LutSummary]) -> NotFoundError:
+    """`there`: every version, with its tags, of the configurations that the query fits but for its version or tag."""
+    tags = sorted({tag for summary in there for tag in summary.tags})
+    close = get_close_matches(query.version, tags, n=1)
+    what = f"tag {query.version!r}" if tag_name(query) else f"version {query.version}"
+    guess = f"; did you mean {close[0]!r}?" if close and tag_name(query) else "."
+    ordered = sorted(there, key=lambda summary: not summary.tags)  # a tag may point at an old version
+    there_is = _listed([_reference(s) + (f" ({', '.join(s.tags)})" if s.tags else "") for s in ordered])
+    return NotFoundError(f"{name_of(replace(query, version=''))} has no {what}{guess} There is: {there_is}")
 
 
 def _conditions(summary: LutSummary) -> str:

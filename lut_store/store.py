@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Connection
 
-from lut_store import descent_rows, device_rows, enrolment_rows, lint_rows, lut_rows, measurement_rows, run_rows, tag_rows
+from lut_store import (
+    descent_rows,
+    device_rows,
+    enrolment_rows,
+    lint_rows,
+    lut_rows,
+    measurement_rows,
+    run_rows,
+    tag_rows,
+)
 from lut_store.database import Database
 from lut_store.descent_rows import Descent
 from lut_store.evidence import EvidenceCheck
@@ -273,8 +282,8 @@ class Store:
     # ---- LUT versions ----
 
     def add_lut(self, lut: Lut, run_ids: Sequence[str] = ()) -> Lut:
-        """Store a version built from `run_ids`, with what lint finds in it, under the next number of its device type and
-        space.
+        """Store a version built from `run_ids`, with what lint finds in it, and give it the next number of its device
+        type and space.
 
         A LUT with the same digest that is already there is returned instead. Raises NotFoundError for a run that is
         not there.
@@ -316,8 +325,9 @@ class Store:
             return digest, b"" if digest == known_digest else lut_rows.document(connection, digest) or b""
 
     def luts(self, query: LutQuery | None = None) -> list[LutSummary]:
-        """Every version that fits, by device type and space, newest first; with version "latest" or a tag what that is in each
-        configuration alone."""
+        """Every version that fits, by device type and space, newest first; with version "latest" or a tag only what
+        that means in each configuration.
+        """
         with self._database.reading() as connection:
             return lut_rows.summaries(connection, query or LutQuery())
 
@@ -356,8 +366,8 @@ class Store:
     ) -> TagMove:
         """Point a tag at the one version that the query means, and keep the move for ever; the version stays as it is.
 
-        `stable` is refused (BadInputError with every reason) to a version that lut_store.stable objects to, unless it is
-        forced, which the history then says. A tag that points there already does not move. Raises NotFoundError or
+        `stable` is refused (BadInputError with every reason) to a version that lut_store.stable objects to, unless it
+        is forced, which the history then says. A tag that points there already does not move. Raises NotFoundError or
         AmbiguousError for the version, BadInputError for a name that no tag may have.
         """
         check_tag(name)

@@ -22,27 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from protos import common_pb2 as protos_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10protos/lut.proto\x12\nedgelut.v1\"\xd7\x01\n\x08LutQuery\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x11\n\temulation\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\t\x12\x14\n\x07threads\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x07runtime\x18\x08 \x01(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x0e\n\x06\x64igest\x18\n \x01(\tB\n\n\x08_threadsB\x08\n\x06_batch\"J\n\rGetLutRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\x12\x14\n\x0cknown_digest\x18\x02 \x01(\t\"/\n\x0bGetLutReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\"6\n\x0fListLutsRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\"\xc7\x02\n\nLutSummary\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x11\n\temulation\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\t\x12\x0f\n\x07threads\x18\x07 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x08 \x01(\r\x12\x0f\n\x07runtime\x18\t \x01(\t\x12\x11\n\tprecision\x18\n \x01(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x16\n\x0e\x63reated_wall_s\x18\x0c \x01(\x01\x12\x0e\n\x06run_id\x18\r \x01(\t\x12\x19\n\x0clatency_mape\x18\x0e \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x65nergy_mape\x18\x0f \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_latency_mapeB\x0e\n\x0c_energy_mape\"5\n\rListLutsReply\x12$\n\x04luts\x18\x01 \x03(\x0b\x32\x16.edgelut.v1.LutSummary2\x8e\x01\n\nLutService\x12<\n\x06GetLut\x12\x19.edgelut.v1.GetLutRequest\x1a\x17.edgelut.v1.GetLutReply\x12\x42\n\x08ListLuts\x12\x1b.edgelut.v1.ListLutsRequest\x1a\x19.edgelut.v1.ListLutsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10protos/lut.proto\x12\nedgelut.v1\x1a\x13protos/common.proto\"\xd7\x01\n\x08LutQuery\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x11\n\temulation\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\t\x12\x14\n\x07threads\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x07runtime\x18\x08 \x01(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x0e\n\x06\x64igest\x18\n \x01(\tB\n\n\x08_threadsB\x08\n\x06_batch\"J\n\rGetLutRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\x12\x14\n\x0cknown_digest\x18\x02 \x01(\t\"/\n\x0bGetLutReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\"6\n\x0fListLutsRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\"\xd5\x02\n\nLutSummary\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x11\n\temulation\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\t\x12\x0f\n\x07threads\x18\x07 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x08 \x01(\r\x12\x0f\n\x07runtime\x18\t \x01(\t\x12\x11\n\tprecision\x18\n \x01(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x16\n\x0e\x63reated_wall_s\x18\x0c \x01(\x01\x12\x0e\n\x06run_id\x18\r \x01(\t\x12\x19\n\x0clatency_mape\x18\x0e \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x65nergy_mape\x18\x0f \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04tags\x18\x14 \x03(\tB\x0f\n\r_latency_mapeB\x0e\n\x0c_energy_mape\"5\n\rListLutsReply\x12$\n\x04luts\x18\x01 \x03(\x0b\x32\x16.edgelut.v1.LutSummary\"o\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12\x0e\n\x06metric\x18\x04 \x01(\t\x12\"\n\x05\x63\x65lls\x18\x05 \x03(\x0b\x32\x13.edgelut.v1.CellRef\"9\n\x12GetFindingsRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\"I\n\x10GetFindingsReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12%\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x13.edgelut.v1.Finding\"\xba\x02\n\x07TagMove\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\temulation\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\r\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x11\n\tprecision\x18\x08 \x01(\t\x12\x0c\n\x04name\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\r\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\x18\n\x10previous_version\x18\x0c \x01(\r\x12\x14\n\x0cmoved_wall_s\x18\r \x01(\x01\x12\x10\n\x08moved_by\x18\x0e \x01(\t\x12\x0e\n\x06\x66orced\x18\x0f \x01(\x08\x12\x0e\n\x06reason\x18\x10 \x01(\t\x12\x12\n\nobjections\x18\x11 \x03(\t\"G\n\x0fListTagsRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\x12\x0f\n\x07history\x18\x02 \x01(\x08\"2\n\rListTagsReply\x12!\n\x04tags\x18\x01 \x03(\x0b\x32\x13.edgelut.v1.TagMove\"\x98\x01\n\x0eMoveTagRequest\x12#\n\x05query\x18\x01 \x01(\x0b\x32\x14.edgelut.v1.LutQuery\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08moved_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\x15\n\x08max_mape\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_max_mape2\x9d\x03\n\nLutService\x12<\n\x06GetLut\x12\x19.edgelut.v1.GetLutRequest\x1a\x17.edgelut.v1.GetLutReply\x12\x42\n\x08ListLuts\x12\x1b.edgelut.v1.ListLutsRequest\x1a\x19.edgelut.v1.ListLutsReply\x12K\n\x0bGetFindings\x12\x1e.edgelut.v1.GetFindingsRequest\x1a\x1c.edgelut.v1.GetFindingsReply\x12@\n\x08WatchLut\x12\x19.edgelut.v1.GetLutRequest\x1a\x17.edgelut.v1.GetLutReply0\x01\x12\x42\n\x08ListTags\x12\x1b.edgelut.v1.ListTagsRequest\x1a\x19.edgelut.v1.ListTagsReply\x12:\n\x07MoveTag\x12\x1a.edgelut.v1.MoveTagRequest\x1a\x13.edgelut.v1.TagMoveb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.lut_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LUTQUERY']._serialized_start=33
-  _globals['_LUTQUERY']._serialized_end=248
-  _globals['_GETLUTREQUEST']._serialized_start=250
-  _globals['_GETLUTREQUEST']._serialized_end=324
-  _globals['_GETLUTREPLY']._serialized_start=326
-  _globals['_GETLUTREPLY']._serialized_end=373
-  _globals['_LISTLUTSREQUEST']._serialized_start=375
-  _globals['_LISTLUTSREQUEST']._serialized_end=429
-  _globals['_LUTSUMMARY']._serialized_start=432
-  _globals['_LUTSUMMARY']._serialized_end=759
-  _globals['_LISTLUTSREPLY']._serialized_start=761
-  _globals['_LISTLUTSREPLY']._serialized_end=814
-  _globals['_LUTSERVICE']._serialized_start=817
-  _globals['_LUTSERVICE']._serialized_end=959
+  _globals['_LUTQUERY']._serialized_start=54
+  _globals['_LUTQUERY']._serialized_end=269
+  _globals['_GETLUTREQUEST']._serialized_start=271
+  _globals['_GETLUTREQUEST']._serialized_end=345
+  _globals['_GETLUTREPLY']._serialized_start=347
+  _globals['_GETLUTREPLY']._serialized_end=394
+  _globals['_LISTLUTSREQUEST']._serialized_start=396
+  _globals['_LISTLUTSREQUEST']._serialized_end=450
+  _globals['_LUTSUMMARY']._serialized_start=453
+  _globals['_LUTSUMMARY']._serialized_end=794
+  _globals['_LISTLUTSREPLY']._serialized_start=796
+  _globals['_LISTLUTSREPLY']._serialized_end=849
+  _globals['_FINDING']._serialized_start=851
+  _globals['_FINDING']._serialized_end=962
+  _globals['_GETFINDINGSREQUEST']._serialized_start=964
+  _globals['_GETFINDINGSREQUEST']._serialized_end=1021
+  _globals['_GETFINDINGSREPLY']._serialized_start=1023
+  _globals['_GETFINDINGSREPLY']._serialized_end=1096
+  _globals['_TAGMOVE']._serialized_start=1099
+  _globals['_TAGMOVE']._serialized_end=1413
+  _globals['_LISTTAGSREQUEST']._serialized_start=1415
+  _globals['_LISTTAGSREQUEST']._serialized_end=1486
+  _globals['_LISTTAGSREPLY']._serialized_start=1488
+  _globals['_LISTTAGSREPLY']._serialized_end=1538
+  _globals['_MOVETAGREQUEST']._serialized_start=1541
+  _globals['_MOVETAGREQUEST']._serialized_end=1693
+  _globals['_LUTSERVICE']._serialized_start=1696
+  _globals['_LUTSERVICE']._serialized_end=2109
 # @@protoc_insertion_point(module_scope)

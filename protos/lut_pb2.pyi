@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from protos import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,7 +38,7 @@ class LutQuery(_message.Message):
     device_type: _builtins.str
     space: _builtins.str
     version: _builtins.str
-    """a number, or "latest"; empty is "latest" """
+    """a number, "latest" or a tag; empty is "latest" """
     emulation: _builtins.str
     context: _builtins.str
     threads: _builtins.int
@@ -161,6 +162,7 @@ class LutSummary(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     LATENCY_MAPE_FIELD_NUMBER: _builtins.int
     ENERGY_MAPE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     device_type: _builtins.str
     space: _builtins.str
     version: _builtins.int
@@ -177,6 +179,10 @@ class LutSummary(_message.Message):
     latency_mape: _builtins.float
     """with the correction, on the validation networks"""
     energy_mape: _builtins.float
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that point here now"""
+
     def __init__(
         self,
         *,
@@ -195,10 +201,11 @@ class LutSummary(_message.Message):
         run_id: _builtins.str = ...,
         latency_mape: _builtins.float | None = ...,
         energy_mape: _builtins.float | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_mape", b"_energy_mape", "_latency_mape", b"_latency_mape", "energy_mape", b"energy_mape", "latency_mape", b"latency_mape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mape", b"_energy_mape", "_latency_mape", b"_latency_mape", "batch", b"batch", "context", b"context", "created_wall_s", b"created_wall_s", "device_type", b"device_type", "digest", b"digest", "emulation", b"emulation", "energy_mape", b"energy_mape", "latency_mape", b"latency_mape", "method", b"method", "precision", b"precision", "run_id", b"run_id", "runtime", b"runtime", "space", b"space", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mape", b"_energy_mape", "_latency_mape", b"_latency_mape", "batch", b"batch", "context", b"context", "created_wall_s", b"created_wall_s", "device_type", b"device_type", "digest", b"digest", "emulation", b"emulation", "energy_mape", b"energy_mape", "latency_mape", b"latency_mape", "method", b"method", "precision", b"precision", "run_id", b"run_id", "runtime", b"runtime", "space", b"space", "tags", b"tags", "threads", b"threads", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_mape: _TypeAlias = _typing.Literal["energy_mape"]  # noqa: Y015
     _WhichOneofArgType__energy_mape: _TypeAlias = _typing.Literal["_energy_mape", b"_energy_mape"]  # noqa: Y015
@@ -230,3 +237,236 @@ class ListLutsReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLutsReply: _TypeAlias = ListLutsReply  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """severity: "error" (unfit for the tag "stable") or "warning". metric: "latency", "energy" or empty for neither."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    severity: _builtins.str
+    sentence: _builtins.str
+    metric: _builtins.str
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.CellRef]: ...
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        severity: _builtins.str = ...,
+        sentence: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        cells: _abc.Iterable[_common_pb2.CellRef] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "metric", b"metric", "rule", b"rule", "sentence", b"sentence", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class GetFindingsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___LutQuery: ...
+    def __init__(
+        self,
+        *,
+        query: Global___LutQuery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFindingsRequest: _TypeAlias = GetFindingsRequest  # noqa: Y015
+
+@_typing.final
+class GetFindingsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]: ...
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFindingsReply: _TypeAlias = GetFindingsReply  # noqa: Y015
+
+@_typing.final
+class TagMove(_message.Message):
+    """A tag of one configuration that was set on a version; the newest move of a name is the tag itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_TYPE_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    EMULATION_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    MOVED_WALL_S_FIELD_NUMBER: _builtins.int
+    MOVED_BY_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    device_type: _builtins.str
+    space: _builtins.str
+    emulation: _builtins.str
+    context: _builtins.str
+    threads: _builtins.int
+    batch: _builtins.int
+    runtime: _builtins.str
+    precision: _builtins.str
+    name: _builtins.str
+    version: _builtins.int
+    digest: _builtins.str
+    previous_version: _builtins.int
+    """0: the tag is new"""
+    moved_wall_s: _builtins.float
+    moved_by: _builtins.str
+    forced: _builtins.bool
+    """although the objections spoke against it"""
+    reason: _builtins.str
+    """as it was given"""
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        device_type: _builtins.str = ...,
+        space: _builtins.str = ...,
+        emulation: _builtins.str = ...,
+        context: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        batch: _builtins.int = ...,
+        runtime: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        previous_version: _builtins.int = ...,
+        moved_wall_s: _builtins.float = ...,
+        moved_by: _builtins.str = ...,
+        forced: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        objections: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "context", b"context", "device_type", b"device_type", "digest", b"digest", "emulation", b"emulation", "forced", b"forced", "moved_by", b"moved_by", "moved_wall_s", b"moved_wall_s", "name", b"name", "objections", b"objections", "precision", b"precision", "previous_version", b"previous_version", "reason", b"reason", "runtime", b"runtime", "space", b"space", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagMove: _TypeAlias = TagMove  # noqa: Y015
+
+@_typing.final
+class ListTagsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    history: _builtins.bool
+    @_builtins.property
+    def query(self) -> Global___LutQuery:
+        """its version: a tag's name, or empty for all of them"""
+
+    def __init__(
+        self,
+        *,
+        query: Global___LutQuery | None = ...,
+        history: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTagsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagMove]: ...
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[Global___TagMove] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsReply: _TypeAlias = ListTagsReply  # noqa: Y015
+
+@_typing.final
+class MoveTagRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MOVED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    MAX_MAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    moved_by: _builtins.str
+    reason: _builtins.str
+    force: _builtins.bool
+    max_mape: _builtins.float
+    """of a version that may be "stable"; relative"""
+    @_builtins.property
+    def query(self) -> Global___LutQuery: ...
+    def __init__(
+        self,
+        *,
+        query: Global___LutQuery | None = ...,
+        name: _builtins.str = ...,
+        moved_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        max_mape: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_mape", b"_max_mape", "max_mape", b"max_mape", "query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_mape", b"_max_mape", "force", b"force", "max_mape", b"max_mape", "moved_by", b"moved_by", "name", b"name", "query", b"query", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_mape: _TypeAlias = _typing.Literal["max_mape"]  # noqa: Y015
+    _WhichOneofArgType__max_mape: _TypeAlias = _typing.Literal["_max_mape", b"_max_mape"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_mape) -> _WhichOneofReturnType__max_mape | None: ...
+
+Global___MoveTagRequest: _TypeAlias = MoveTagRequest  # noqa: Y015

@@ -44,6 +44,26 @@ class LutServiceStub:
                 request_serializer=protos_dot_lut__pb2.ListLutsRequest.SerializeToString,
                 response_deserializer=protos_dot_lut__pb2.ListLutsReply.FromString,
                 _registered_method=True)
+        self.GetFindings = channel.unary_unary(
+                '/edgelut.v1.LutService/GetFindings',
+                request_serializer=protos_dot_lut__pb2.GetFindingsRequest.SerializeToString,
+                response_deserializer=protos_dot_lut__pb2.GetFindingsReply.FromString,
+                _registered_method=True)
+        self.WatchLut = channel.unary_stream(
+                '/edgelut.v1.LutService/WatchLut',
+                request_serializer=protos_dot_lut__pb2.GetLutRequest.SerializeToString,
+                response_deserializer=protos_dot_lut__pb2.GetLutReply.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/edgelut.v1.LutService/ListTags',
+                request_serializer=protos_dot_lut__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=protos_dot_lut__pb2.ListTagsReply.FromString,
+                _registered_method=True)
+        self.MoveTag = channel.unary_unary(
+                '/edgelut.v1.LutService/MoveTag',
+                request_serializer=protos_dot_lut__pb2.MoveTagRequest.SerializeToString,
+                response_deserializer=protos_dot_lut__pb2.TagMove.FromString,
+                _registered_method=True)
 
 
 class LutServiceServicer:
@@ -63,6 +83,34 @@ class LutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFindings(self, request, context):
+        """What lint found when the version was stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchLut(self, request, context):
+        """The version that the query means, now and again whenever it means another one; nothing while its tag is not set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """Where the tags point, or every move that they made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveTag(self, request, context):
+        """INVALID_ARGUMENT, with every reason, when the version may not have the tag; the version itself never changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +123,26 @@ def add_LutServiceServicer_to_server(servicer, server):
                     servicer.ListLuts,
                     request_deserializer=protos_dot_lut__pb2.ListLutsRequest.FromString,
                     response_serializer=protos_dot_lut__pb2.ListLutsReply.SerializeToString,
+            ),
+            'GetFindings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFindings,
+                    request_deserializer=protos_dot_lut__pb2.GetFindingsRequest.FromString,
+                    response_serializer=protos_dot_lut__pb2.GetFindingsReply.SerializeToString,
+            ),
+            'WatchLut': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLut,
+                    request_deserializer=protos_dot_lut__pb2.GetLutRequest.FromString,
+                    response_serializer=protos_dot_lut__pb2.GetLutReply.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=protos_dot_lut__pb2.ListTagsRequest.FromString,
+                    response_serializer=protos_dot_lut__pb2.ListTagsReply.SerializeToString,
+            ),
+            'MoveTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveTag,
+                    request_deserializer=protos_dot_lut__pb2.MoveTagRequest.FromString,
+                    response_serializer=protos_dot_lut__pb2.TagMove.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +199,114 @@ class LutService:
             '/edgelut.v1.LutService/ListLuts',
             protos_dot_lut__pb2.ListLutsRequest.SerializeToString,
             protos_dot_lut__pb2.ListLutsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFindings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgelut.v1.LutService/GetFindings',
+            protos_dot_lut__pb2.GetFindingsRequest.SerializeToString,
+            protos_dot_lut__pb2.GetFindingsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchLut(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgelut.v1.LutService/WatchLut',
+            protos_dot_lut__pb2.GetLutRequest.SerializeToString,
+            protos_dot_lut__pb2.GetLutReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgelut.v1.LutService/ListTags',
+            protos_dot_lut__pb2.ListTagsRequest.SerializeToString,
+            protos_dot_lut__pb2.ListTagsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgelut.v1.LutService/MoveTag',
+            protos_dot_lut__pb2.MoveTagRequest.SerializeToString,
+            protos_dot_lut__pb2.TagMove.FromString,
             options,
             channel_credentials,
             insecure,

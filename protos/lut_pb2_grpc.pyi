@@ -36,6 +36,14 @@ class LutServiceStub:
     several (the message names the missing option), NOT_FOUND when it fits none (the message names what there is).
     """
     ListLuts: _grpc.UnaryUnaryMultiCallable[_lut_pb2.ListLutsRequest, _lut_pb2.ListLutsReply]
+    GetFindings: _grpc.UnaryUnaryMultiCallable[_lut_pb2.GetFindingsRequest, _lut_pb2.GetFindingsReply]
+    """What lint found when the version was stored."""
+    WatchLut: _grpc.UnaryStreamMultiCallable[_lut_pb2.GetLutRequest, _lut_pb2.GetLutReply]
+    """The version that the query means, now and again whenever it means another one; nothing while its tag is not set."""
+    ListTags: _grpc.UnaryUnaryMultiCallable[_lut_pb2.ListTagsRequest, _lut_pb2.ListTagsReply]
+    """Where the tags point, or every move that they made."""
+    MoveTag: _grpc.UnaryUnaryMultiCallable[_lut_pb2.MoveTagRequest, _lut_pb2.TagMove]
+    """INVALID_ARGUMENT, with every reason, when the version may not have the tag; the version itself never changes."""
 
 @_typing.type_check_only
 class LutServiceAsyncStub(LutServiceStub):
@@ -45,6 +53,14 @@ class LutServiceAsyncStub(LutServiceStub):
     several (the message names the missing option), NOT_FOUND when it fits none (the message names what there is).
     """
     ListLuts: _aio.UnaryUnaryMultiCallable[_lut_pb2.ListLutsRequest, _lut_pb2.ListLutsReply]  # type: ignore[assignment]
+    GetFindings: _aio.UnaryUnaryMultiCallable[_lut_pb2.GetFindingsRequest, _lut_pb2.GetFindingsReply]  # type: ignore[assignment]
+    """What lint found when the version was stored."""
+    WatchLut: _aio.UnaryStreamMultiCallable[_lut_pb2.GetLutRequest, _lut_pb2.GetLutReply]  # type: ignore[assignment]
+    """The version that the query means, now and again whenever it means another one; nothing while its tag is not set."""
+    ListTags: _aio.UnaryUnaryMultiCallable[_lut_pb2.ListTagsRequest, _lut_pb2.ListTagsReply]  # type: ignore[assignment]
+    """Where the tags point, or every move that they made."""
+    MoveTag: _aio.UnaryUnaryMultiCallable[_lut_pb2.MoveTagRequest, _lut_pb2.TagMove]  # type: ignore[assignment]
+    """INVALID_ARGUMENT, with every reason, when the version may not have the tag; the version itself never changes."""
 
 class LutServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -63,5 +79,37 @@ class LutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lut_pb2.ListLutsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lut_pb2.ListLutsReply, _abc.Awaitable[_lut_pb2.ListLutsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def GetFindings(
+        self,
+        request: _lut_pb2.GetFindingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lut_pb2.GetFindingsReply, _abc.Awaitable[_lut_pb2.GetFindingsReply]]:
+        """What lint found when the version was stored."""
+
+    @_abc_1.abstractmethod
+    def WatchLut(
+        self,
+        request: _lut_pb2.GetLutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_lut_pb2.GetLutReply], _abc.AsyncIterator[_lut_pb2.GetLutReply]]:
+        """The version that the query means, now and again whenever it means another one; nothing while its tag is not set."""
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _lut_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lut_pb2.ListTagsReply, _abc.Awaitable[_lut_pb2.ListTagsReply]]:
+        """Where the tags point, or every move that they made."""
+
+    @_abc_1.abstractmethod
+    def MoveTag(
+        self,
+        request: _lut_pb2.MoveTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lut_pb2.TagMove, _abc.Awaitable[_lut_pb2.TagMove]]:
+        """INVALID_ARGUMENT, with every reason, when the version may not have the tag; the version itself never changes."""
 
 def add_LutServiceServicer_to_server(servicer: LutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -105,14 +105,18 @@ def show(
     coordinator lut show lut.json --json
     """
     one_of("view", view, VIEWS)
-    found = fetch(reference, Filters(context, threads, batch, emulation, runtime, precision), coordinator)
+    from coordinator.cli.lut_lint import fetch_linted, section
+
+    found, findings = fetch_linted(
+        reference, Filters(context, threads, batch, emulation, runtime, precision), coordinator
+    )
     if by_device:
         show_by_device(found, as_json=as_json)
         return
     if as_json:
         from lut_store.document import to_document
 
-        print_json({"reference": found.reference, **to_document(found)})
+        print_json({"reference": found.reference, **to_document(found), "lint": [asdict(own) for own in findings]})
         return
     from coordinator.cli import show as tables
 
@@ -122,7 +126,7 @@ def show(
         parts += [tables.grid(found, name) for name in tables.measured_names(found)]
     if view == "cells":
         parts.append(tables.cells(found))
-    for part in [*parts, tables.validation(found), tables.provenance(found)]:
+    for part in [*parts, tables.validation(found), section(found, findings), tables.provenance(found)]:
         out.print(part)
         out.print()
 
@@ -138,34 +142,6 @@ def show_by_device(found: Lut, *, as_json: bool) -> None:
     for part in [show.heading(found), *lut_boards.tables(found)]:
         out.print(part)
         out.print()
-
-
-@app.command()
-def export(
-    reference: ReferenceArgument,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="Ends in .lut, .json, .parquet (whole) or .csv (table)."),
-    ],
-    context: ContextFilter = "",
-    threads: ThreadsFilter = None,
-    batch: BatchFilter = None,
-    emulation: EmulationFilter = "",
-    runtime: RuntimeFilter = "",
-    precision: PrecisionFilter = "",
-    coordinator: CoordinatorOption = "",
-) -> None:
-    """Write a LUT into one file, in the format of its ending. Lut.load(FILE) reads it without a coordinator.
-
-    [bold]Examples[/bold]
-
-    coordinator lut export rpi3b/fbnet-cifar10@3 --output pi.lut
-
-    coordinator lut export local --threads 2 --output local.csv
-    """
-    found = fetch(reference, Filters(context, threads, batch, emulation, runtime, precision), coordinator)
-    found.save(output)
-    print(f"{found.reference} is in {output}")
 
 
 @app.command()
@@ -306,12 +282,14 @@ def table(luts: Sequence[LutSummary]) -> Table:
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, header_style="dim")
-    columns = ("reference", "emulated", "context", "threads", "batch", "method", "latency MAPE", "energy MAPE", "made")
-    for column in columns:
-        found.add_column(column, no_wrap=True, justify="right" if column.endswith(("MAPE", "s", "h")) else "left")
+    columns = ("reference", "tags", "emulated", "context", "threads", "batch", "method", "latency MAPE", "energy MAPE")
+    for column in (*columns, "made"):
+        right = column in ("threads", "batch", "latency MAPE", "energy MAPE")
+        found.add_column(column, no_wrap=True, justify="right" if right else "left")
     for lut in luts:
         found.add_row(
             reference_of(lut),
+            ", ".join(lut.tags),
             EMULATED.get(lut.emulation, lut.emulation),
             lut.context,
             str(lut.threads),

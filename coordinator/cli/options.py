@@ -32,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON
 ReferenceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="REF", help=r"TYPE\[/SPACE]\[@VERSION|@latest], for example rpi3b/fbnet-cifar10@3; or a LUT file."
+        metavar="REF", help=r"TYPE\[/SPACE]\[@VERSION|@TAG], for example rpi3b/fbnet-cifar10@3; or a LUT file."
     ),
 ]
 WHICH = "Which configuration, when there are several"

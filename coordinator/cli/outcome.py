@@ -32,7 +32,7 @@ def watched(link: Link, run_id: str) -> Run | None:
     Raises UnavailableError when the coordinator goes away meanwhile, with how to attach again.
     """
     try:
-        return progress.follow(link.client.watch(run_id), console(stderr=True))
+        return progress.follow(link.client.watch_run(run_id), console(stderr=True))
     except KeyboardInterrupt:
         return None
     except UnavailableError as error:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lut_store.paths import default_database_url
-from lut_store.reference import name_of, parse_reference, version_number
+from lut_store.reference import name_of, parse_reference, tag_name, version_number
 from protos.errors import BadInputError
 from protos.types import LutQuery
 
@@ -20,6 +20,7 @@ from protos.types import LutQuery
         ("rpi3b", LutQuery("rpi3b")),
         (" rpi3b/fbnet-cifar10 ", LutQuery("rpi3b", "fbnet-cifar10")),
         ("rpi3b@latest", LutQuery("rpi3b", version="latest")),
+        ("rpi3b@stable", LutQuery("rpi3b", version="stable")),
         ("rpi3b/fbnet-cifar10@12", LutQuery("rpi3b", "fbnet-cifar10", "12")),
         ("local/spaces/mine@1", LutQuery("local", "spaces/mine", "1")),
     ],
@@ -30,10 +31,10 @@ def test_references(text: str, query: LutQuery) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/x", "a/", "@1", "a@", "a@@1", "a@1/b", "a b", "a@0", "a@-1", "a@1.5", "a@newest", "a@" + "9" * 30]
+    "text", ["", "/x", "a/", "@1", "a@", "a@@1", "a@1/b", "a b", "a@0", "a@-1", "a@1.5", "a@ü", "a@" + "x" * 65, "a@" + "9" * 30]
 )
 def test_what_is_no_reference_is_refused(text: str) -> None:
-    with pytest.raises(BadInputError, match=r"names no LUT; write TYPE|must be a number from 1 or 'latest'"):
+    with pytest.raises(BadInputError, match=r"names no LUT; write TYPE|must be a number from 1, 'latest' or a tag's name"):
         parse_reference(text)
 
 
@@ -49,7 +50,14 @@ def test_any_text_is_a_reference_or_refused(text: str) -> None:
 
 def test_version_number() -> None:
     assert version_number(LutQuery()) is version_number(LutQuery(version="latest")) is None
+    assert version_number(LutQuery(version="stable")) is None
     assert version_number(LutQuery(version="7")) == 7
+
+
+def test_tag_name() -> None:
+    assert [tag_name(LutQuery(version=text)) for text in ("", "latest", "7", "stable", "v2.1-rc_1")] == [
+        *("", "", "", "stable", "v2.1-rc_1"),
+    ]
 
 
 def test_name_of_a_query_with_options() -> None:

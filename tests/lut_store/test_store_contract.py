@@ -1,4 +1,4 @@
-"""What every database behind a Store must do (fixture `store`, conftest.py)."""
+"""What every database behind a Store must do (fixture `store`, conftest.py), read directly and over gRPC (`reader`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from protos import common_pb2
 from protos.convert import to_message
 from protos.errors import AmbiguousError, BadInputError, ConflictError, NotFoundError, StaleLeaseError
 from protos.types import Configuration, Device, HostFacts, Lease, LutQuery, MeterInfo, Network, RunSpec
+from tests.lut_store.conftest import ClientReader
 from tests.lut_store.samples import lut_of, measurement_of, round_of, run_of, space_of, trace_of
 
 FAR = 1e12
+Reader = Store | ClientReader
 
 
 @pytest.fixture
@@ -59,20 +61,20 @@ def test_a_run_comes_back_as_it_was(store: Store, spec: RunSpec) -> None:
         store.run("b")
 
 
-def test_runs_are_listed_newest_first(store: Store, spec: RunSpec) -> None:
-    assert store.runs() == []
+def test_runs_are_listed_newest_first(store: Store, reader: Reader, spec: RunSpec) -> None:
+    assert reader.runs() == []
     for name in "abc":
         store.add_run(name, spec)
-    assert [run.run_id for run in store.runs()] == ["c", "b", "a"]
-    assert [run.run_id for run in store.runs(limit=2)] == ["c", "b"]
+    assert [run.run_id for run in reader.runs()] == ["c", "b", "a"]
+    assert [run.run_id for run in reader.runs(limit=2)] == ["c", "b"]
 
 
-def test_a_run_changes_its_state(store: Store, spec: RunSpec) -> None:
+def test_a_run_changes_its_state(store: Store, reader: Reader, spec: RunSpec) -> None:
     store.add_run("a", spec)
     store.set_run("a", "failed", "no board")
-    assert (store.run("a").state, store.run("a").reason) == ("failed", "no board")
+    assert (reader.run("a").state, reader.run("a").reason) == ("failed", "no board")
     store.set_run("a", "done", lut_digest="d" * 64, lut_reference="rpi3b/sample@1")
-    run = store.run("a")
+    run = reader.run("a")
     assert (run.state, run.reason, run.lut_digest, run.lut_reference) == ("done", "", "d" * 64, "rpi3b/sample@1")
     with pytest.raises(NotFoundError, match="no run z"):
         store.set_run("z", "done")
@@ -391,16 +393,18 @@ def test_a_lut_of_a_run_that_is_not_there_is_refused(store: Store) -> None:
     assert store.add_lut(lut_of()).version == 1
 
 
-def test_a_lut_is_found_by_reference_number_and_digest(store: Store) -> None:
+def test_a_lut_is_found_by_reference_number_and_digest(store: Store, reader: Reader) -> None:
     luts = [store.add_lut(lut_of(seed=seed)) for seed in range(3)]
     for query in (LutQuery("rpi3b"), LutQuery("rpi3b", "sample"), LutQuery(version="latest"), LutQuery(threads=1)):
-        assert store.lut(query) == luts[2]
-    assert store.lut(LutQuery("rpi3b", version="2")) == luts[1]
-    assert store.lut(LutQuery(digest=luts[0].digest)) == store.lut_by_digest(luts[0].digest) == luts[0]
+        assert reader.lut(query) == luts[2]
+    assert reader.lut(LutQuery("rpi3b", version="2")) == luts[1]
+    assert reader.lut(LutQuery(digest=luts[0].digest)) == reader.lut_by_digest(luts[0].digest) == luts[0]
     with pytest.raises(NotFoundError, match=f"digest {'0' * 16}"):
-        store.lut_by_digest("0" * 64)
-    with pytest.raises(BadInputError, match="version 'newest'"):
-        store.lut(LutQuery("rpi3b", version="newest"))
+        reader.lut_by_digest("0" * 64)
+    with pytest.raises(NotFoundError, match="has no tag 'newest'"):
+        reader.lut(LutQuery("rpi3b", version="newest"))
+    with pytest.raises(BadInputError, match=r"version '1\.5' must be a number"):
+        reader.lut(LutQuery("rpi3b", version="1.5"))
 
 
 def test_a_document_is_left_out_when_the_caller_knows_it(store: Store) -> None:
@@ -412,64 +416,64 @@ def test_a_document_is_left_out_when_the_caller_knows_it(store: Store) -> None:
     assert store.lut_document(LutQuery("rpi3b"), known_digest=digest) == (digest, b"")
 
 
-def test_a_reference_that_fits_several_configurations_asks_for_the_option(store: Store) -> None:
+def test_a_reference_that_fits_several_configurations_asks_for_the_option(store: Store, reader: Reader) -> None:
     one = store.add_lut(lut_of(seed=0))
     two = store.add_lut(lut_of(seed=1, configuration=configured(threads=2)))
     with pytest.raises(AmbiguousError) as refusal:
-        store.lut(LutQuery("rpi3b"))
+        reader.lut(LutQuery("rpi3b"))
     assert str(refusal.value) == (
         "rpi3b fits 2 configurations; add --threads. "
         "There is: rpi3b/sample@2 (--threads 2), rpi3b/sample@1 (--threads 1)"
     )
-    assert store.lut(LutQuery("rpi3b", threads=1)) == one
-    assert store.lut(LutQuery("rpi3b", threads=2)) == two
-    assert store.lut(LutQuery("rpi3b", version="1")) == one  # a number is one LUT
+    assert reader.lut(LutQuery("rpi3b", threads=1)) == one
+    assert reader.lut(LutQuery("rpi3b", threads=2)) == two
+    assert reader.lut(LutQuery("rpi3b", version="1")) == one  # a number is one LUT
     store.add_lut(lut_of(seed=2, configuration=configured(threads=2, context="steady", emulation="meter")))
     with pytest.raises(
         AmbiguousError, match=r"add --emulation and --context\. There is: rpi3b/sample@3 \(--emulation m"
     ):
-        store.lut(LutQuery("rpi3b", threads=2))
+        reader.lut(LutQuery("rpi3b", threads=2))
 
 
-def test_a_reference_that_fits_several_spaces_or_types_says_so(store: Store) -> None:
+def test_a_reference_that_fits_several_spaces_or_types_says_so(store: Store, reader: Reader) -> None:
     store.add_lut(lut_of())
     store.add_lut(lut_of(space_of(name="other"), seed=1))
     with pytest.raises(AmbiguousError, match=r"add the space\. There is: rpi3b/other@1, rpi3b/sample@1"):
-        store.lut(LutQuery("rpi3b"))
+        reader.lut(LutQuery("rpi3b"))
     store.add_lut(lut_of(seed=2, configuration=configured(device_type="rpi4")))
     with pytest.raises(AmbiguousError, match="add the device type"):
-        store.lut(LutQuery(space="sample"))
+        reader.lut(LutQuery(space="sample"))
 
 
-def test_a_reference_that_fits_nothing_says_what_there_is(store: Store) -> None:
+def test_a_reference_that_fits_nothing_says_what_there_is(store: Store, reader: Reader) -> None:
     with pytest.raises(NotFoundError, match="there is no LUT rpi3b, nor any other yet; `coordinator profile`"):
-        store.lut(LutQuery("rpi3b"))
+        reader.lut(LutQuery("rpi3b"))
     store.add_lut(lut_of())
     store.add_lut(lut_of(seed=1, configuration=configured(threads=2)))
     with pytest.raises(NotFoundError) as refusal:
-        store.lut(LutQuery("rpi3a", "sampel"))
+        reader.lut(LutQuery("rpi3a", "sampel"))
     assert str(refusal.value) == (
         "there is no LUT rpi3a/sampel; did you mean 'rpi3b' 'sample'? "
         "There is: rpi3b/sample@2 (cold, 2 threads), rpi3b/sample@1 (cold, 1 thread)"
     )
     for query in (LutQuery("rpi3b", version="9"), LutQuery("rpi3b", threads=4), LutQuery("rpi3b", context="steady")):
         with pytest.raises(NotFoundError, match="There is: rpi3b/sample@2"):
-            store.lut(query)
+            reader.lut(query)
 
 
-def test_summaries(store: Store, spec: RunSpec) -> None:
+def test_summaries(store: Store, reader: Reader, spec: RunSpec) -> None:
     store.add_run("run", spec)
     store.add_lut(lut_of(), ["run"])
     store.add_lut(lut_of(seed=1, validation={}, provenance={"method": "isolated"}))
     store.add_lut(lut_of(seed=2, configuration=configured(device_type="a4", threads=2)))
-    assert [(each.device_type, each.version) for each in store.luts()] == [("a4", 1), ("rpi3b", 2), ("rpi3b", 1)]
-    imported, first = store.luts(LutQuery("rpi3b"))
+    assert [(each.device_type, each.version) for each in reader.luts()] == [("a4", 1), ("rpi3b", 2), ("rpi3b", 1)]
+    imported, first = reader.luts(LutQuery("rpi3b"))
     assert (first.run_id, first.method, first.latency_mape, first.energy_mape) == ("run", "paths", 0.007, None)
     assert (imported.run_id, imported.method, imported.latency_mape) == ("", "isolated", None)
-    assert [each.version for each in store.luts(LutQuery("rpi3b", version="latest"))] == [2]
-    assert [each.version for each in store.luts(LutQuery("rpi3b", version="1"))] == [1]
-    assert store.luts(LutQuery("rpi5")) == []
-    assert store.luts(LutQuery(digest=first.digest)) == [first]
+    assert [each.version for each in reader.luts(LutQuery("rpi3b", version="latest"))] == [2]
+    assert [each.version for each in reader.luts(LutQuery("rpi3b", version="1"))] == [1]
+    assert reader.luts(LutQuery("rpi5")) == []
+    assert reader.luts(LutQuery(digest=first.digest)) == [first]
 
 
 def test_threads_that_build_at_once_get_numbers_of_their_own(store: Store) -> None:
