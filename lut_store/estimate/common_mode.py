@@ -3,8 +3,8 @@
 On a shared or warm machine one and the same network takes 30 % longer for a second or two, then recovers. Everything
 that runs near such a moment is slow together, so the neighbours in time of an execution (other subjects, in random
 order) and the probe around it tell how much of its time was the machine's and not its own. That common mode is taken
-out, and executions in clearly disturbed moments are left out. On a noisy 2-core server it took the spread of one
-execution from 7.2 % to 3.3 % (docs/decisions/0003).
+out, and executions in moments unlike most others count less (docs/decisions/0003): a machine that it shares with others
+has a fast and a slow mode, and blocks slow down differently.
 """
 
 from __future__ import annotations
@@ -18,56 +18,65 @@ from lut_store.estimate.executions import NETWORK, OPERATOR, PATH, Array, Execut
 
 NEIGHBOURS = 2  # on either side
 CLIP = 0.6  # log units: a neighbour that was hit worse than this says no more than this
-DISTURBED = 0.05  # log units above the undisturbed level: left out, and what ran just before and after it too
-LEAST_KEPT = 0.3  # share of the executions that counts as undisturbed however restless the machine is
+USUAL = 0.15  # log units from the usual moment at which an execution counts half
+STRETCH = 0.2  # log units that one mode of a machine spans
 ITERATIONS = 4
 LEAST_EXECUTIONS = 60  # below this nothing can be regressed
 
 
 @dataclass(frozen=True)
 class CommonMode:
-    """offset (N,): log factor of the machine at each execution, 0 when undisturbed; kept (N,): not disturbed."""
+    """offset (N,): log factor of the machine at each execution, 0 in the usual moment; weight (N,): how usual the
+    moment was, above 0 and at most 1.
+    """
 
     offset: Array
-    kept: NDArray[np.bool_]
-    item_log_s: Array  # (items,) median over the kept blocks of paths, offset taken out; NaN when never seen
+    weight: Array
+    item_log_s: Array  # (items,) weighted median over the blocks of paths, offset taken out; NaN when never seen
     hot_log_s: Array  # (items,) the same over hot loops
     network_log_s: Array  # (networks,)
     residual: Array  # (N,) what is left of each execution
+
+    @property
+    def usual(self) -> NDArray[np.bool_]:
+        """(N,) executions that count at least half."""
+        return self.weight >= 0.5
 
 
 def common_mode(ex: Executions) -> CommonMode:
     """Alternate between the level of every subject and the common mode of the moments, four times."""
     n = len(ex.kind)
-    offset, kept = np.zeros(n), np.ones(n, bool)
-    items, hot, networks, level = _levels(ex, offset, kept)
+    offset, weight = np.zeros(n), np.ones(n)
+    items, hot, networks, level = _levels(ex, offset, weight)
     if n >= LEAST_EXECUTIONS:
         for _ in range(ITERATIONS):
             deviation = ex.log_total - level
             for kind in (PATH, NETWORK, OPERATOR):
                 of_kind = ex.kind == kind
-                if (of_kind & kept).any():
-                    deviation[of_kind] -= np.nanmedian((deviation - offset)[of_kind & kept])
+                if of_kind.any():
+                    deviation[of_kind] -= np.nanmedian((deviation - offset)[of_kind])
             deviation = np.nan_to_num(deviation)
-            board = _board_levels(ex, deviation, kept)
-            moment, kept = _centre(_smooth(ex, deviation - board))
+            board = _board_levels(ex, deviation, weight)
+            moment = _smooth(ex, deviation - board)
+            moment -= usual_moment(moment)
+            weight = 1 / (1 + (moment / USUAL) ** 2)
             offset = board + moment
-            items, hot, networks, level = _levels(ex, offset, kept)
-    return CommonMode(offset, kept, items, hot, networks, ex.log_total - level - offset)
+            items, hot, networks, level = _levels(ex, offset, weight)
+    return CommonMode(offset, weight, items, hot, networks, ex.log_total - level - offset)
 
 
-def _levels(ex: Executions, offset: Array, kept: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+def _levels(ex: Executions, offset: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
     """Log seconds: (items,) from paths, (items,) from hot loops, (networks,), and (N,) of each execution's subject."""
     of_path = ex.path_execution[ex.timed_path]
     corrected = ex.timed_log_s - offset[of_path]
-    items = group_medians(corrected, ex.timed_item, ex.items, kept[of_path])
+    items = group_medians(corrected, ex.timed_item, ex.items, weight[of_path])
     total = ex.log_total - offset
     level = np.full(len(ex.kind), np.nan)
     of_kind = ex.kind == OPERATOR
-    hot = group_medians(total[of_kind], ex.index[of_kind], ex.items, kept[of_kind])
+    hot = group_medians(total[of_kind], ex.index[of_kind], ex.items, weight[of_kind])
     level[of_kind] = hot[ex.index[of_kind]]
     of_kind = ex.kind == NETWORK
-    networks = group_medians(total[of_kind], ex.index[of_kind], ex.networks, kept[of_kind])
+    networks = group_medians(total[of_kind], ex.index[of_kind], ex.networks, weight[of_kind])
     level[of_kind] = networks[ex.index[of_kind]]
     if len(ex.path_execution):
         seconds = np.bincount(ex.timed_path, weights=np.exp(items[ex.timed_item]), minlength=len(ex.path_execution))
@@ -75,18 +84,26 @@ def _levels(ex: Executions, offset: Array, kept: NDArray[np.bool_]) -> tuple[Arr
     return items, hot, networks, level
 
 
-def group_medians(values: Array, group: IntArray, groups: int, use: NDArray[np.bool_]) -> Array:
-    """(groups,) median of the used values of each group; of all of them where none is used; NaN where there are
-    none."""
+def group_medians(values: Array, group: IntArray, groups: int, weight: Array) -> Array:
+    """(groups,) weighted median of the values of each group, NaN where there are none; weights above 0.
+
+    Between the two values whose shares enclose the half it is interpolated, so that with equal weights it is the common
+    median.
+    """
     result = np.full(groups, np.nan)
-    for chosen in (np.ones(len(values), bool), use):
-        order = np.lexsort((values[chosen], group[chosen]))
-        ordered, of = values[chosen][order], group[chosen][order]
-        count = np.bincount(of, minlength=groups)
-        start = np.concatenate([[0], np.cumsum(count)[:-1]])
-        some = count > 0
-        low, high = start + np.maximum(count - 1, 0) // 2, start + count // 2
-        result[some] = (ordered[low[some]] + ordered[high[some]]) / 2
+    order = np.lexsort((values, group))
+    ordered, weights, of = values[order], weight[order], group[order]
+    cumulative = np.concatenate([[0.0], np.cumsum(weights)])
+    bounds = np.searchsorted(of, np.arange(groups + 1))
+    start, end = bounds[:-1], bounds[1:]
+    some = end > start
+    half = (cumulative[start] + cumulative[end])[some] / 2
+    middle = cumulative[1:] - weights / 2
+    high = np.clip(np.searchsorted(middle, half), start[some], end[some] - 1)
+    low = np.maximum(high - 1, start[some])
+    width = np.where(high > low, middle[high] - middle[low], 1.0)
+    share = np.clip((half - middle[low]) / width, 0.0, 1.0)
+    result[some] = ordered[low] + share * (ordered[high] - ordered[low])
     return result
 
 
@@ -108,10 +125,10 @@ def _smooth(ex: Executions, deviation: Array) -> Array:
     return fitted
 
 
-def _board_levels(ex: Executions, deviation: Array, kept: NDArray[np.bool_]) -> Array:
+def _board_levels(ex: Executions, deviation: Array, weight: Array) -> Array:
     """(N,) how much slower than the mean of the boards the board of each execution is, log units; 0 with one board."""
     streams = range(int(ex.stream.max()) + 1)
-    level = np.array([np.median(deviation[(ex.stream == s) & kept]) for s in streams])
+    level = group_medians(deviation, ex.stream, len(streams), weight)
     result: Array = (level - np.nanmean(level))[ex.stream]
     return np.nan_to_num(result)
 
@@ -137,17 +154,11 @@ def huber_regression(design: Array, target: Array, threshold: float = 1.0, itera
     return coefficients
 
 
-def _centre(offset: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Offsets relative to the undisturbed level (the median of what lies below the cut), and what is kept.
-
-    Kept is what lies below the cut with both its neighbours, because a disturbance begins and ends inside an execution;
-    without regard to neighbours when that would leave too little.
+def usual_moment(moment: Array) -> float:
+    """The middle of the densest stretch of moments (N,), in log units: the machine's usual mode, which is neither the
+    mean of two modes nor the fastest moment there was.
     """
-    reference = float(np.quantile(offset, 0.25))
-    for _ in range(2):
-        reference = float(np.median(offset[offset < reference + DISTURBED]))
-    calm = offset <= max(reference + DISTURBED, float(np.quantile(offset, LEAST_KEPT)))
-    kept = calm.copy()
-    kept[1:] &= calm[:-1]
-    kept[:-1] &= calm[1:]
-    return offset - reference, kept if kept.sum() > LEAST_KEPT / 3 * len(kept) else calm
+    ordered = np.sort(moment)
+    count = np.searchsorted(ordered, ordered + STRETCH, side="right") - np.arange(len(ordered))
+    first = int(np.argmax(count))
+    return float(np.median(ordered[first : first + int(count[first])]))

@@ -71,8 +71,8 @@ def estimate_latency(
     item_s = np.exp(item_log_s) if len(ex.timed_item) else hot_item_s
     network_s = np.exp(network_log_s)
     half_s, network_se_s, network_n = _networks(ex, machine, statistic)
-    kept = machine.residual[machine.kept]
-    spread = float(np.subtract(*np.nanquantile(kept, [0.75, 0.25]))) if len(kept) else float("nan")
+    usual = machine.residual[machine.usual]
+    spread = float(np.subtract(*np.nanquantile(usual, [0.75, 0.25]))) if len(usual) else float("nan")
     return LatencyEstimate(
         item_s=item_s,
         item_se_s=item_s * np.hypot(se_log, PLACEMENT_REL_SE),
@@ -83,21 +83,21 @@ def estimate_latency(
         network_n=network_n,
         network_half_s=half_s,
         other_context_s=_other_context_s(spec, streams, statistic),
-        disturbed_share=float(1 - machine.kept.mean()) if len(machine.kept) else 0.0,
+        disturbed_share=float(1 - machine.usual.mean()) if len(machine.usual) else 0.0,
         spread=spread,
     )
 
 
 def _levels(ex: Executions, machine: CommonMode, statistic: str) -> tuple[Array, Array, Array]:
-    """Log seconds: (items,) from paths, (items,) from hot loops, (networks,), of executions that were not disturbed."""
+    """Log seconds: (items,) from paths, (items,) from hot loops, (networks,), weighted as the common mode is."""
     if statistic == MEDIAN:  # what the common mode itself was found with
         return machine.item_log_s, machine.hot_log_s, machine.network_log_s
     execution = ex.path_execution[ex.timed_path]
     timed = ex.timed_log_s - machine.offset[execution]
-    items = group_levels(timed, ex.timed_item, ex.items, machine.kept[execution], statistic)
+    items = group_levels(timed, ex.timed_item, ex.items, machine.weight[execution], statistic)
     total = ex.log_total - machine.offset
     hot, networks = (
-        group_levels(total[of], ex.index[of], count, machine.kept[of], statistic)
+        group_levels(total[of], ex.index[of], count, machine.weight[of], statistic)
         for of, count in ((ex.kind == OPERATOR, ex.items), (ex.kind == NETWORK, ex.networks))
     )
     return items, hot, networks
@@ -113,9 +113,8 @@ def _other_context_s(spec: RunSpec, streams: Sequence[Sequence[LatencyRound]], s
                 calls_ns[network] += timings.total_ns[row * timings.calls : (row + 1) * timings.calls]
 
     def seconds(calls: list[int]) -> float:
-        if statistic == MEDIAN:
-            return float(np.median(calls) * 1e-9)
-        return float(np.exp(log_level(np.log(np.asarray(calls, float)), statistic)) * 1e-9)
+        log_ns = np.log(np.asarray(calls, float))
+        return float(np.exp(log_level(log_ns, np.ones(len(calls)), statistic)) * 1e-9)
 
     return np.array([seconds(own) if own else np.nan for own in calls_ns])
 
@@ -152,25 +151,22 @@ def _item_errors(
     else:
         execution = np.flatnonzero(ex.kind == OPERATOR)
         item, value = ex.index[execution], ex.log_total[execution] - machine.offset[execution]
-    kept = machine.kept[execution]
-    execution, item, value = execution[kept], item[kept], value[kept]
-    blocks = np.unique(ex.block[machine.kept], return_inverse=True)[1]
-    block_of = np.zeros(len(ex.kind), np.int64)
-    block_of[machine.kept] = blocks
-    count = int(blocks.max()) + 1 if len(blocks) else 0
-    n = np.bincount(item, minlength=ex.items)
+    block_of = np.unique(ex.block, return_inverse=True)[1]
+    count = int(block_of.max()) + 1 if len(block_of) else 0
+    n = np.bincount(item[machine.usual[execution]], minlength=ex.items)
     error = np.full(ex.items, np.nan)
     if count < LEAST_BLOCKS:
         return error, n
     rng = np.random.default_rng(seed)
-    weight = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)  # (resamples, blocks)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)  # (resamples, blocks)
     order = np.lexsort((value, item))
     value, item, block = value[order], item[order], block_of[execution[order]]
+    weight = machine.weight[execution[order]]
     bounds = np.searchsorted(item, np.arange(ex.items + 1))
     for number in range(ex.items):
         own = slice(bounds[number], bounds[number + 1])
         if bounds[number + 1] - bounds[number] >= LEAST_BLOCKS:
-            error[number] = np.nanstd(weighted_levels(value[own], weight[:, block[own]], statistic))
+            error[number] = np.nanstd(weighted_levels(value[own], drawn[:, block[own]] * weight[own], statistic))
     return error, n
 
 
@@ -179,15 +175,19 @@ def _networks(ex: Executions, machine: CommonMode, statistic: str) -> tuple[Arra
     executions."""
     half_s = np.full((2, ex.networks), np.nan)
     error = np.full(ex.networks, np.nan)
-    chosen = (ex.kind == NETWORK) & machine.kept
+    chosen = ex.kind == NETWORK
     index, value = ex.index[chosen], (ex.log_total - machine.offset)[chosen]
+    weights = machine.weight[chosen]
     for number in range(ex.networks):
-        own = value[index == number]
+        own, weight = value[index == number], weights[index == number]
         if len(own) < 2:
             continue
-        half_s[:, number] = [np.exp(log_level(own[start::2], statistic)) for start in (0, 1)]
+        half_s[:, number] = [np.exp(log_level(own[start::2], weight[start::2], statistic)) for start in (0, 1)]
         # A mean moves with every value, so its error is that of the plain spread; the others are robust.
-        spread = np.std(own, ddof=1) if statistic == MEAN else 1.4826 * np.median(np.abs(own - np.median(own)))
-        error[number] = SE_FACTORS[statistic] * spread / np.sqrt(len(own))
-    n: NDArray[np.int64] = np.bincount(index, minlength=ex.networks)
+        middle = np.average(own, weights=weight) if statistic == MEAN else log_level(own, weight, MEDIAN)
+        distance = np.abs(own - middle)
+        robust = log_level(distance, weight, MEDIAN) * 1.4826
+        spread = np.sqrt(np.average(distance**2, weights=weight)) if statistic == MEAN else robust
+        error[number] = SE_FACTORS[statistic] * spread * np.sqrt((weight**2).sum()) / weight.sum()
+    n: NDArray[np.int64] = np.bincount(index[machine.usual[chosen]], minlength=ex.networks)
     return half_s, error, n

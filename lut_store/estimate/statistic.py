@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lut_store.estimate.executions import Array, IntArray
 from lut_store.estimate.settings import MEAN, MEDIAN, P10
@@ -13,26 +12,22 @@ LOW = 0.1  # of P10
 SE_FACTORS = {MEDIAN: 1.2533, P10: 1.7094, MEAN: 1.0}
 
 
-def log_level(log_s: Array, statistic: str) -> float:
-    """Log of the statistic of exp(log_s) (n,), n at least 1."""
-    if statistic == MEDIAN:
-        return float(np.median(log_s))
-    return float(np.quantile(log_s, LOW)) if statistic == P10 else float(np.log(np.mean(np.exp(log_s))))
+def log_level(log_s: Array, weight: Array, statistic: str) -> float:
+    """Log of the statistic of exp(log_s) (n,) under weight (n,), n at least 1."""
+    order = np.argsort(log_s, kind="stable")
+    return float(weighted_levels(log_s[order], weight[order][None], statistic)[0])
 
 
-def group_levels(values: Array, group: IntArray, groups: int, use: NDArray[np.bool_], statistic: str) -> Array:
-    """(groups,) log level of the used values (log seconds) of each group; of all of them where none is used; NaN where
-    there are none.
-    """
+def group_levels(values: Array, group: IntArray, groups: int, weight: Array, statistic: str) -> Array:
+    """(groups,) log level of the values (log seconds) of each group under their weights; NaN where there are none."""
     result = np.full(groups, np.nan)
-    for chosen in (np.ones(len(values), bool), use):
-        order = np.argsort(group[chosen], kind="stable")
-        ordered, of = values[chosen][order], group[chosen][order]
-        bounds = np.searchsorted(of, np.arange(groups + 1))
-        for number in range(groups):
-            own = ordered[bounds[number] : bounds[number + 1]]
-            if len(own):
-                result[number] = log_level(own, statistic)
+    order = np.lexsort((values, group))
+    ordered, weights = values[order], weight[order]
+    bounds = np.searchsorted(group[order], np.arange(groups + 1))
+    for number in range(groups):
+        own = slice(bounds[number], bounds[number + 1])
+        if bounds[number + 1] > bounds[number]:
+            result[number] = weighted_levels(ordered[own], weights[own][None], statistic)[0]
     return result
 
 
