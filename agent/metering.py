@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent.calibration_store import CalibrationStore, MeterKey
 from agent.meters import Clock, Meter, open_meter
 from agent.meters.emulated import EmulatedMeter
 from agent.meters.spec import parse_spec
 from agent.runner import UnfitError
 from protos.errors import BadInputError
-from protos.types import MeterInfo
+from protos.types import Calibration, MeterInfo, MeterSamples
+
+log = logging.getLogger(__name__)
 
 NONE, EMULATED = "none", "emulated"
 EMULATED_RATE_HZ = 50.0  # unless its spec says another
@@ -30,17 +34,23 @@ class Meters:
     """Opens meters. `own` is the agent's: KIND:PORT, "none" or "emulated"; it is opened once and kept.
 
     Without `follow` (an emulated device) there is no process that an emulated meter could follow. `opener` opens the
-    own meter where that is not a port.
+    own meter where that is not a port. `calibrations`: where `edgelut-agent calibrate` left what it found of them.
     """
 
     def __init__(
-        self, own: str, clock: Clock, follow: Follow | None = None, opener: Callable[[str, Clock], Meter] = open_meter
+        self,
+        own: str,
+        clock: Clock,
+        follow: Follow | None = None,
+        opener: Callable[[str, Clock], Meter] = open_meter,
+        calibrations: CalibrationStore | None = None,
     ) -> None:
         self._own = own
         self._open_own = opener
         self._clock = clock
         self._follow = follow
         self._kept: Meter | None = None
+        self._calibrations = calibrations
 
     async def look(self) -> MeterInfo | None:
         """What the agent has, opening it. Raises BadInputError when it does not answer or cannot be."""
@@ -48,9 +58,10 @@ class Meters:
             return None
         if self._follows_worker(self._own):
             rate_hz = parse_spec(self._own).number("rate_hz", EMULATED_RATE_HZ, 0.1, 1000.0)
-            return MeterInfo(EMULATED, model="UM25C", rate_hz=rate_hz, emulated=True)
+            info = MeterInfo(EMULATED, model="UM25C", rate_hz=rate_hz, emulated=True)
+            return replace(info, calibration=self._calibration(self._own, replace(info, kind=inner_kind(self._own))))
         self._kept = await asyncio.to_thread(self._open_own, self._own, self._clock)
-        return self._kept.info
+        return replace(self._kept.info, calibration=self._calibration(self._own, self._kept.info))
 
     @contextlib.asynccontextmanager
     async def running(self, wanted: str) -> AsyncIterator[Meter]:
@@ -63,19 +74,33 @@ class Meters:
             raise UnfitError("the run measures energy, but this board has no meter; start the agent with --meter")
         if self._follows_worker(spec):
             async with self._emulated(spec) as meter, _sampling(meter, close=True):
-                yield meter
+                yield self._calibrated(spec, meter)
         elif spec == self._own:
             if self._kept is None:
                 self._kept = await asyncio.to_thread(self._open_own, spec, self._clock)
             async with _sampling(self._kept):
-                yield self._kept
+                yield self._calibrated(spec, self._kept)
         else:
             try:
                 other = await asyncio.to_thread(open_meter, spec, self._clock)
             except BadInputError as error:  # the run's choice, not this board's fault
                 raise UnfitError(str(error)) from error
             async with _sampling(other, close=True):
-                yield other
+                yield self._calibrated(spec, other)
+
+    def _calibrated(self, spec: str, meter: Meter) -> Meter:
+        found = self._calibration(spec, meter.info)
+        return meter if found is None else Calibrated(meter, found)
+
+    def _calibration(self, spec: str, info: MeterInfo) -> Calibration | None:
+        """Read anew for every task, so that a new one needs no restart."""
+        if self._calibrations is None:
+            return None
+        try:
+            return self._calibrations.load(MeterKey.of(spec, info))
+        except BadInputError as error:  # it describes the meter; the measurement does not need it
+            log.warning("%s", error)
+            return None
 
     async def close(self) -> None:
         if self._kept is not None:
@@ -103,6 +128,35 @@ class Meters:
             yield meter
         finally:
             self._follow.own_pids.discard(meter.process.pid)
+
+
+class Calibrated:
+    """A meter whose info says what is known of it."""
+
+    def __init__(self, meter: Meter, calibration: Calibration) -> None:
+        self._meter = meter
+        self._calibration = calibration
+
+    @property
+    def info(self) -> MeterInfo:
+        return replace(self._meter.info, calibration=self._calibration)
+
+    def start(self) -> None:
+        self._meter.start()
+
+    def stop(self) -> None:
+        self._meter.stop()
+
+    def take(self) -> tuple[MeterSamples, tuple[str, ...]]:
+        return self._meter.take()
+
+    def close(self) -> None:
+        self._meter.close()
+
+
+def inner_kind(spec: str) -> str:
+    """The kind that an emulated meter plays."""
+    return parse_spec(spec).options.get("kind", "um25c")
 
 
 @contextlib.asynccontextmanager
