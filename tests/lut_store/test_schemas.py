@@ -73,6 +73,7 @@ def test_an_older_database_keeps_what_it_holds_and_goes_on(old_url: str, revisio
     assert {str(lut.version): lut.digest for lut in store.luts()} == held["digests"]
     for digest in held["digests"].values():
         assert store.lut_by_digest(digest).digest == digest
+    assert {tag.name: tag.version for tag in store.tags() if tag.name != "latest"} == held.get("tags", {})
     assert [device.name for device in store.devices()] == ["pi-01"]
     assert store.run("run-done").lut_reference == "rpi3b/sample@1"
     assert store.unfinished_runs() == ["run-going"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from lut_store.schema import REVISION
 from lut_store.store import Store
-from protos.types import Configuration, Device, HostFacts, MeterInfo
+from protos.types import Configuration, Device, HostFacts, LutQuery, MeterInfo
 from tests.lut_store.samples import lut_of, measurement_of, round_of, run_of, trace_of
 from tests.postgres import CARELESS, server
 
@@ -55,7 +55,9 @@ def fill(store: Store) -> dict[str, Any]:
     luts.append(store.add_lut(lut_of(seed=2, energy=False, configuration=steady)))
     store.set_run("run-done", "done", lut_digest=luts[0].digest, lut_reference=luts[0].reference)
     store.set_run("run-going", "latency")
-    return {"measurements": sorted(ids), "digests": {str(lut.version): lut.digest for lut in luts}}
+    store.move_tag(LutQuery(digest=luts[0].digest), "paper", moved_by="ada", reason="published")
+    held: dict[str, Any] = {"measurements": sorted(ids), "digests": {str(lut.version): lut.digest for lut in luts}}
+    return held | {"tags": {"paper": 1}}
 
 
 def main(folder: Path) -> None:
