@@ -55,13 +55,14 @@ class Runs:
         active = self._dispatcher.active.get(record.run_id)
         if active is not None:
             return self._view(active)
-        summary = self._summaries.get(record.run_id)
         if record.state not in ENDED_STATES:
             if await asyncio.to_thread(self._dispatcher.claims.taken, record.run_id):
                 return _bare(record, "another coordinator process drives it")
-            # With a summary, it has ended since the record was read.
-            return summary or _bare(record, "no coordinator drives it; resume it to go on")
-        if summary is None:
+            record = await asyncio.to_thread(self._store.run, record.run_id)  # it may have ended meanwhile
+            if record.state not in ENDED_STATES:
+                return _bare(record, "no coordinator drives it; resume it to go on")
+        summary = self._summaries.get(record.run_id)
+        if summary is None or not _same_end(summary, record):  # another coordinator may have gone on with it
             summary = (await in_daemon_thread(restored, self._store, record)).view((), 0.0)
             self._remember(summary)
         return summary
@@ -202,6 +203,11 @@ class Runs:
 
     def close(self) -> None:
         self._closing.set()
+
+
+def _same_end(summary: Run, record: RunRecord) -> bool:
+    ends = (summary.state, summary.reason, summary.lut_digest)
+    return ends == (record.state, record.reason, record.lut_digest)
 
 
 def _bare(record: RunRecord, note: str) -> Run:

@@ -28,13 +28,17 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres: Server) -> str:
-    """The name of a database with edgelut's schema."""
-    return postgres.template()
+def _postgres_database(postgres: Server) -> Iterator[str]:
+    """The URL of a database with edgelut's schema, which the tests share: a new one for each would take a second."""
+    from lut_store.store import Store
+
+    with postgres.database() as url:
+        Store(url).close()
+        yield url
 
 
 @pytest.fixture
-def postgres_url(postgres: Server, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres: Server, _postgres_database: str) -> str:
     """The URL of an empty database with edgelut's schema."""
-    with postgres.database(postgres_template) as url:
-        yield url
+    postgres.empty(_postgres_database)
+    return _postgres_database

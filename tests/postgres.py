@@ -23,7 +23,7 @@ from typing import Any
 
 import psycopg
 
-from lut_store.store import Store
+from lut_store.schema import REVISION, metadata
 
 OLDEST = 15
 START_S = 120.0
@@ -134,20 +134,25 @@ class Server:
             connection.execute(statement)  # type: ignore[arg-type] # it is made here, not by a user
 
     @contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
+    def database(self) -> Iterator[str]:
         """The URL of a new database."""
         name = f"edgelut_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY FILE_COPY")
         try:
             yield self.url(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def template(self) -> str:
-        """The name of a database with edgelut's schema: a copy of it is quicker than making it anew."""
-        self.execute("CREATE DATABASE edgelut_template TEMPLATE template0")
-        Store(self.url("edgelut_template")).close()
-        return "edgelut_template"
+    def empty(self, url: str) -> None:
+        """End the sessions of a database of edgelut's and remove all rows."""
+        tables = ", ".join(table.name for table in metadata.sorted_tables)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")  # type: ignore[arg-type]
+            connection.execute("UPDATE alembic_version SET version_num = %s", (REVISION,))
 
 
 @contextmanager

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
 
+from coordinator.client import Coordinator
+from coordinator.embedded import serving
+from lut_store.lut import Lut
 from lut_store.store import Store
+from protos.types import LutQuery
 
 
 @cache
@@ -46,6 +51,32 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     yield opened
     opened.close()
+
+
+class ClientReader:
+    """A coordinator's client with the names of the store: what is read over gRPC must be what the store says."""
+
+    def __init__(self, client: Coordinator) -> None:
+        self._client = client
+        self.luts, self.run, self.runs, self.devices = client.luts, client.run, client.runs, client.devices
+
+    def lut(self, query: LutQuery) -> Lut:
+        return self._client.lut(**asdict(query))
+
+    def lut_by_digest(self, digest: str) -> Lut:
+        return self._client.lut(digest=digest)
+
+
+@pytest.fixture(params=["store", "client"])
+def reader(
+    request: pytest.FixtureRequest, store: Store, database_url: str, tmp_path: Path
+) -> Iterator[Store | ClientReader]:
+    """Who reads the database behind `store`: the store itself, or a client through a coordinator of its own."""
+    if request.param == "store":
+        yield store
+        return
+    with serving(database_url) as address, Coordinator(address, cache=tmp_path / "cache") as client:
+        yield ClientReader(client)
 
 
 @pytest.fixture(scope="session", autouse=True)
