@@ -61,7 +61,8 @@ class EmulatedMeterSpec:
         spec.only("rate_hz", *known)
         rate_hz = spec.number("rate_hz", RATES_HZ.get(kind, RATE_HZ), 0.1, 1000.0)
         settings = MeterSettings() if rate_hz == RATE_HZ else MeterSettings.at_rate(rate_hz)
-        return cls(kind, rate_hz, replace(settings, **{"seed": seed, **shaped}), replace(Faults(), **broken))
+        settings = replace(settings, **{"seed": seed, **shaped})  # type: ignore[arg-type]  # as the fields say
+        return cls(kind, rate_hz, settings, replace(Faults(), **broken))  # type: ignore[arg-type]
 
     @property
     def streaming(self) -> bool:
@@ -101,8 +102,8 @@ def check(options: argparse.Namespace) -> None:
     meter = EmulatedMeterSpec.parse(options.meter, options.seed)
     if meter.faults != Faults(seed=meter.faults.seed) and not meter.fits_port(options.speed, options.count):
         raise BadInputError(
-            f"--meter is {options.meter!r}: faults need a port, and at --speed {options.speed:g} the meter {meter.kind} "
-            f"has none; take a lower speed (at most {PTY_MAX_SPEED:g}, for ppk2 {PTY_MAX_SAMPLES_HZ / 1e5:g})"
+            f"--meter is {options.meter!r}: faults need a port, and a {meter.kind} has none at --speed "
+            f"{options.speed:g}; take a lower one (at most {PTY_MAX_SPEED:g}, for ppk2 {PTY_MAX_SAMPLES_HZ / 1e5:g})"
         )
 
 

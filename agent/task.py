@@ -1,7 +1,8 @@
 """Performs a lease: the rounds of a latency task, or the windows of an energy task with the meter running.
 
 Every round, and about every CHUNK_S of an energy trace, becomes one measurement, stored before the next begins. Flagged
-rounds are kept, marked and repeated. A runner that fails is asked again, MAX_FAILURES times in a task.
+rounds are kept, marked and repeated, and so are energy windows in which the meter was silent. A runner that fails is
+asked again, MAX_FAILURES times in a task.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from agent.host import flags_of, hot_limit_c
 from agent.metering import Meters
 from agent.meters import Meter
 from agent.runner import Runner, RunnerError, UnfitError
+from agent.watch import SampleWatch
 from protos.errors import BadInputError
 from protos.types import (
     HostState,
@@ -32,8 +34,11 @@ from protos.types import (
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
-REPEAT_SHARE = 0.5  # of a task's rounds: so many flagged ones are repeated
+REPEAT_SHARE = 0.5  # of a task's rounds or windows: so many flagged or hurt ones are repeated
 CHUNK_S = 20.0  # of device time: what a crash of the board can cost, and what one message holds
+SILENT_S = 10.0  # without any sample: a trace ends there, and the task waits for the meter
+METER_PATIENCE_S = 300.0  # for a meter that was unplugged, or lost its Bluetooth link
+LEAST_REPEATS = 4
 COOL_MARGIN_C = 5.0  # below hot
 COOL_STEP_S = 5.0
 COOL_LIMIT_S = 120.0  # in one task; a board that is no cooler then is measured hot, and its rounds say so
@@ -213,6 +218,8 @@ class _EnergyTask(_Task):
         super().__init__(lease, runner, desk)
         self._meters = meters
         self._windows = 0
+        self._repeats = 0  # windows that may still be measured again
+        self._losses: list[str] = []  # what the next stored part of the trace must say
 
     async def perform(self) -> None:
         """The steps of this task's segment; a failure of the runner ends one trace and begins another."""
@@ -222,34 +229,74 @@ class _EnergyTask(_Task):
         except ValueError as error:
             raise UnfitError(f"this energy task has no schedule: {error}") from error
         opening = steps[0]
+        self._repeats = max(LEAST_REPEATS, int(len(steps) * REPEAT_SHARE))
         while steps:
             self.check()
             try:
                 await self.prepare()
                 await self.cool()
                 async with self._meters.running(run.meter) as meter:
-                    await self._trace(steps, meter)
+                    while await self._trace(steps, meter):
+                        await self._wait_for(meter)
+                        steps.appendleft(opening)  # every trace begins with a baseline
             except RunnerError as error:
                 self.failed(f"energy window {self._windows}", error)
                 if steps and steps[0] != opening:
-                    steps.appendleft(opening)  # every trace begins with a baseline
+                    steps.appendleft(opening)
 
-    async def _trace(self, steps: deque[Step], meter: Meter) -> None:
-        """Perform the steps until none is left; what was done is stored also when it is interrupted."""
-        segment_id, number = uuid.uuid4().hex, 0
+    async def _trace(self, steps: deque[Step], meter: Meter) -> bool:
+        """Perform the steps until none is left or the meter is silent; whether it was. What was done is stored also
+        when it is interrupted.
+        """
+        segment_id, number, silent = uuid.uuid4().hex, 0, False
         chunk = _Chunk(self.runner.clock.now_ns(), await self.runner.state())
+        watch = SampleWatch(meter.info.rate_hz, chunk.started_ns)
         try:
-            while steps:
+            while steps and not silent:
                 self.check()
-                chunk.windows += await self._window(steps[0])
-                steps.popleft()
+                windows = await self._window(steps[0])
+                chunk.windows += windows
+                step = steps.popleft()
                 self.desk.show(self._doing(steps[0]) if steps else "closing the trace", current_a=chunk.take(meter))
+                watch.add(chunk.samples[-1].t_ns)
+                self._judge(step, windows[-1], watch, steps)
+                silent = bool(steps) and watch.silent_s(self.runner.clock.now_ns()) > SILENT_S
                 if self.runner.clock.now_ns() - chunk.started_ns >= CHUNK_S * 1e9:
                     chunk, number = await self._stored(chunk, segment_id, number, meter), number + 1
         finally:
             chunk.take(meter)
             if chunk.windows:
                 await self._stored(chunk, segment_id, number, meter)
+        return silent
+
+    def _judge(self, step: Step, window: PowerWindow, watch: SampleWatch, steps: deque[Step]) -> None:
+        """A load whose window lost much of its samples is measured again, before the closing idle."""
+        if step.subject == "idle" or not self._repeats or not watch.hurts(window):
+            return
+        self._repeats -= 1
+        steps.insert(len(steps) - 1, step)
+        self._losses.append(
+            f"{step.subject} {step.index} is measured again: no value for {watch.blind_s(window):.1f} s of its window"
+        )
+        log.warning("energy window %d: %s", self._windows, self._losses[-1])
+
+    async def _wait_for(self, meter: Meter) -> None:
+        """Wait until the meter speaks again. Raises _BrokenError when it does not."""
+        clock = self.runner.clock
+        deadline_ns = clock.now_ns() + int(METER_PATIENCE_S * 1e9)
+        while clock.now_ns() < deadline_ns:
+            self.check()
+            self.desk.show("waiting for the meter")
+            samples, losses = meter.take()
+            self._losses += losses
+            if samples.t_ns:
+                return
+            await clock.sleep(1.0)
+        last = f" ({self._losses[-1]})" if self._losses else ""
+        raise _BrokenError(
+            f"the meter at {meter.info.port} said nothing for {METER_PATIENCE_S:.0f} s{last}; is it switched on and in "
+            "its port?"
+        )
 
     async def _window(self, step: Step) -> tuple[PowerWindow, ...]:
         self._windows += 1
@@ -268,7 +315,10 @@ class _EnergyTask(_Task):
         # Under most governors the frequency follows the load, which is what is measured: no flag here.
         flags = tuple(flag for flag in flags_of(chunk.before, after, await self.hot_c()) if flag != "frequency")
         samples = _joined(chunk.samples)
-        trace = PowerTrace(segment_id, number, tuple(chunk.windows), samples, meter.info, tuple(chunk.losses))
+        trace = PowerTrace(
+            segment_id, number, tuple(chunk.windows), samples, meter.info, tuple(chunk.losses + self._losses)
+        )
+        self._losses.clear()
         await self.store(chunk.before, after, flags, power=trace)
         return _Chunk(self.runner.clock.now_ns(), after)
 

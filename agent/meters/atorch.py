@@ -2,8 +2,8 @@
 
 Configuration to paste::
 
-    edgelut-agent run --meter atorch:/dev/rfcomm0        # UD18, DL24, DT3010, AT24: the checksum must hold
-    edgelut-agent run --meter j7c:/dev/rfcomm0           # J7-C, UC96: reports whose checksum never holds
+    edgelut-agent run --meter atorch:/dev/rfcomm0        # UD18, DL24, DT3010, AT24: the checksum must hold; J7-C
+    edgelut-agent run --meter j7c:/dev/rfcomm0           # UC96: reports whose checksum is of no use
     edgelut-agent run --meter dl24m:/dev/rfcomm0         # DL24M: the same
 
 Too coarse for small operators (USB types 10 mV and 10 mA, direct-current types 0.1 V and 1 mA): whole networks only.
@@ -36,17 +36,27 @@ def checksum(frame: bytes) -> int:
 
 
 class AtorchDecoder(FrameDecoder):
-    """Reports of USB and direct-current types; replies to commands are skipped."""
+    """Reports of USB and direct-current types; replies to commands are skipped.
+
+    A J7-C is known by the alarm limits in its reports: its checksum is then of no use, as with the kinds that say so,
+    unless a report before had a good one.
+    """
 
     def __init__(self, kind: str = "atorch") -> None:
         super().__init__()
-        self._checked = kind == "atorch"
-        self._limits = LIMITS[kind]
+        self._kind = kind
+        self._checksum_holds = False  # it was seen to be of use
+        self._good_ones = 0  # one after the other
         self._last_running_s: int | None = None
+
+    def reset(self) -> None:
+        super().reset()
+        self._last_running_s = None
 
     def _next(self, buffer: bytearray) -> Verdict | None:
         if not HEADER.startswith(bytes(buffer[:2])):
-            return 1, (), OUTSIDE
+            at = buffer.find(HEADER[0], 1)
+            return at if at > 0 else len(buffer), (), OUTSIDE
         if len(buffer) < 3:
             return None
         size = _SIZES.get(buffer[2])
@@ -55,27 +65,47 @@ class AtorchDecoder(FrameDecoder):
         if len(buffer) < size:
             return None
         frame = bytes(buffer[:size])
-        if self._checked and frame[-1] != checksum(frame):
+        good = frame[-1] == checksum(frame)
+        model = "J7-C" if is_j7c(frame) else ""
+        if size == REPORT_BYTES:
+            self._watch_checksum(good, model)
+        if not good and (self._checksum_holds or (self._kind == "atorch" and not model)):
             return 1, (), "report with a wrong checksum"
         if size != REPORT_BYTES:
             return size, (), ""
-        reading = decode(frame)
+        return self._report(frame, model, good)
+
+    def _watch_checksum(self, good: bool, model: str) -> None:
+        """Of a useless checksum one in 256 is right; of three in a row none is by chance."""
+        self._good_ones = self._good_ones + 1 if good else 0
+        useless = model or self._kind != "atorch"
+        self._checksum_holds = self._checksum_holds or self._good_ones >= (3 if useless else 1)
+
+    def _report(self, frame: bytes, model: str, good: bool) -> Verdict:
+        reading = decode(frame, model)
         if reading is None:
-            known = (
-                "report of a mains meter (type 01)" if frame[3] == _MAINS else f"report of unknown type {frame[3]:02X}"
-            )
-            return 1 if not self._checked else size, (), known
-        reason = "" if self._checked else self._implausible(frame, reading)
-        return (1, (), reason) if reason else (size, (reading,), "")
+            what = "a mains meter (type 0x01)" if frame[3] == _MAINS else f"unknown type 0x{frame[3]:02X}"
+            return REPORT_BYTES if good else 1, (), f"report of {what}"
+        reason = "" if good else self._implausible(frame, reading)
+        self._last_running_s = self._last_running_s if (now := _running_s(frame)) is None else now
+        return (1, (), reason) if reason else (REPORT_BYTES, (reading,), "")
 
     def _implausible(self, frame: bytes, reading: Reading) -> str:
-        if reading.voltage_v > self._limits.voltage_v or reading.current_a > self._limits.current_a:
+        limits = LIMITS[self._kind if self._kind != "atorch" else "j7c"]
+        if reading.voltage_v > limits.voltage_v or reading.current_a > limits.current_a:
             return "report with values beyond the meter's range"
         last, now = self._last_running_s, _running_s(frame)
         if now is None:
             return "report whose running time is no time"
-        self._last_running_s = now
         return "" if last is None or 0 <= now - last <= STEADY_S else "report whose running time does not follow"
+
+
+def is_j7c(frame: bytes) -> bool:
+    """A USB report that ends with alarm limits, as the J7-C's do: voltage above and below, current, in hundredths."""
+    if len(frame) != REPORT_BYTES or frame[3] != _USB:
+        return False
+    high, low, amps = (int.from_bytes(frame[at : at + 2], "big") for at in (28, 30, 32))
+    return low < high and 400 <= high <= 4000 and 0 < amps <= 1200 and frame[34] == 0
 
 
 def _running_s(frame: bytes) -> int | None:
@@ -84,7 +114,7 @@ def _running_s(frame: bytes) -> int | None:
     return hours * 3600 + minutes * 60 + seconds if minutes < 60 and seconds < 60 else None
 
 
-def decode(frame: bytes) -> Reading | None:
+def decode(frame: bytes, model: str = "") -> Reading | None:
     """A 36-byte report; None when it is neither of a USB nor of a direct-current meter.
 
     The energy of direct-current types is left out: sources disagree about its scale.
@@ -104,7 +134,7 @@ def decode(frame: bytes) -> Reading | None:
             energy_j=number(13, 4) * 36.0,
             data_minus_v=number(17, 2) / 100,
             data_plus_v=number(19, 2) / 100,
-            model="USB",
+            model=model or "USB",
         )
     if frame[3] == _DIRECT:
         voltage_v, current_a = number(4, 3) / 10, number(7, 3) / 1000

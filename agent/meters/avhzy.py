@@ -27,7 +27,9 @@ from agent.meters.spec import MeterSpec
 
 BEGIN, END = 0xA5, 0x5A
 TIMED_BYTES = 28  # payload of the sample that ends with the meter's time
-MAX_BYTES = TIMED_BYTES  # no longer payload is known; a false beginning therefore hides one good frame at most
+LEAST_BYTES = 12  # of a sample: its head, volts and amperes
+MAX_BYTES = 64  # no longer payload is known
+OVERHEAD_BYTES = 7  # of a frame beside its payload
 SAMPLE = b"\x04\x00"
 LIMITS = Limits(26.0, 6.0)
 START_COMMAND = 0x09
@@ -44,6 +46,13 @@ RESET_TIMER = frame(bytes((0x01, 0x0C, 0x0A, 0x00)))
 
 def start_command(period_ms: int) -> bytes:
     return frame(bytes((0x01, START_COMMAND, 0x0B, 0x00)) + period_ms.to_bytes(4, "little"))
+
+
+def fault(data: bytes) -> str:
+    """Why a whole frame is refused; empty when it is good."""
+    if data[-1] != END:
+        return "frame without its end"
+    return "" if data[-2] == reduce(xor, data[5:-2], 0) else "frame with a wrong checksum"
 
 
 class AvhzyDecoder(FrameDecoder):
@@ -65,23 +74,30 @@ class AvhzyDecoder(FrameDecoder):
 
     def _next(self, buffer: bytearray) -> Verdict | None:
         if buffer[0] != BEGIN:
-            return 1, (), OUTSIDE
+            at = buffer.find(BEGIN)
+            return at if at > 0 else len(buffer), (), OUTSIDE
         if len(buffer) < 5:
             return None
         length = int.from_bytes(buffer[1:5], "little")
         if not 4 <= length <= MAX_BYTES:
             return 1, (), OUTSIDE
-        size = length + 7
+        size = length + OVERHEAD_BYTES
         if len(buffer) < size:
-            return None
+            return (1, (), OUTSIDE) if length > TIMED_BYTES and self._hides_a_sample(buffer) else None
+        reason = fault(bytes(buffer[:size]))
+        if reason:
+            return 1, (), reason if length <= TIMED_BYTES else OUTSIDE
         payload = bytes(buffer[5 : 5 + length])
-        if buffer[size - 1] != END:
-            return 1, (), "frame without its end"
-        if buffer[size - 2] != reduce(xor, payload, 0):
-            return 1, (), "frame with a wrong checksum"
-        if payload[:2] != SAMPLE or length < 12:
+        if payload[:2] != SAMPLE or length < LEAST_BYTES:
             return size, (), ""
         return self._sample(payload, size)
+
+    def _hides_a_sample(self, buffer: bytearray) -> bool:
+        """Whether what looks like the beginning of a long frame, which may never come, has a good sample behind it."""
+        length = self._length or TIMED_BYTES
+        at = buffer.find(bytes((BEGIN,)) + length.to_bytes(4, "little") + SAMPLE, 1)
+        data = bytes(buffer[at : at + length + OVERHEAD_BYTES])
+        return at > 0 and len(data) == length + OVERHEAD_BYTES and not fault(data)
 
     def _sample(self, payload: bytes, size: int) -> Verdict:
         length, self._last_length = self._last_length, len(payload)
@@ -95,7 +111,7 @@ class AvhzyDecoder(FrameDecoder):
             return 1, (), "sample far beyond the meter's range"
         device_time_s = None
         if len(payload) == TIMED_BYTES:
-            device_time_s = self._clock.follow(int.from_bytes(payload[20:28], "little") * 1e-6)
+            device_time_s = self._clock.follow(int.from_bytes(payload[20:28], "little") * 1e-6, payload)
             if device_time_s is None:
                 return 1, (), "sample whose time does not follow"
         return size, (Reading(voltage_v, current_a, voltage_v * current_a, device_time_s=device_time_s),), ""

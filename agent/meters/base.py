@@ -105,6 +105,7 @@ class LineDecoder(Decoder):
     """Lines of text; an incomplete line waits for its end, and an endless one is dropped."""
 
     max_line_bytes = 512
+    encoding = "ascii"
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class LineDecoder(Decoder):
                 self.rejected["line too long"] += 1
                 continue
             try:
-                outcome = self._line(raw.decode("ascii").strip("\r"))
+                outcome = self._line(raw.decode(self.encoding).strip("\r"))
             except UnicodeDecodeError:
                 outcome = "line that is not text"
             if isinstance(outcome, str):
@@ -148,9 +149,12 @@ class LineDecoder(Decoder):
 class FrameClock:
     """A meter's clock as its frames give it: without wrap-around, and a value that does not follow is refused.
 
-    It must come after the last one by at most `most_s`. When a refused value follows the refused one before it, the
-    clock was set or lost time, and is believed again.
+    It must come after the last one by at most `most_s`; the very frame that came last may come again, as links repeat
+    them. When a refused value follows the refused one before it, the clock was set or lost time, and is believed again.
+    When a value far ahead was followed by one that fits the rhythm of those before it, it was the wrong one.
     """
+
+    AHEAD = 8.0  # times the last step
 
     def __init__(self, most_s: float = 60.0, wrap_s: float = math.inf) -> None:
         self._most_s = most_s
@@ -159,25 +163,45 @@ class FrameClock:
 
     def reset(self) -> None:
         self._last_s: float | None = None
+        self._last_frame: bytes | str = b""
         self._refused_s: float | None = None
         self._wrapped_s = 0.0
+        self._step_s = math.inf  # between the last two, the usual one
+        self._before: tuple[float, float] | None = None  # (time, wrapped) before a value that was far ahead
 
-    def follow(self, time_s: float) -> float | None:
-        """The time without wrap-around; None when it is refused."""
-        if self._last_s is None or self._passed(self._last_s, time_s):
-            if self._last_s is not None and time_s < self._last_s:
-                self._wrapped_s += self._wrap_s
-        elif self._refused_s is None or not self._passed(self._refused_s, time_s):
-            self._refused_s = time_s
+    def follow(self, time_s: float, frame: bytes | str = b"") -> float | None:
+        """The time without wrap-around; None when it is refused. `frame` is what the time stood in."""
+        if frame and time_s == self._last_s and frame == self._last_frame:
+            return time_s + self._wrapped_s
+        if not self._follows(time_s):
             return None
-        self._last_s, self._refused_s = time_s, None
+        self._last_s, self._refused_s, self._last_frame = time_s, None, frame
         return time_s + self._wrapped_s
 
-    def _passed(self, before_s: float, time_s: float) -> bool:
-        passed_s = time_s - before_s
-        if passed_s < 0:
-            passed_s += self._wrap_s
-        return 0 < passed_s <= self._most_s
+    def _follows(self, time_s: float) -> bool:
+        if self._last_s is None:
+            return True
+        step_s = self._step(self._last_s, time_s)
+        if 0 < step_s <= self._most_s:
+            ahead = step_s > self.AHEAD * self._step_s
+            self._before = (self._last_s, self._wrapped_s) if ahead else None
+            self._step_s = self._step_s if ahead else step_s
+            self._wrapped_s += self._wrap_s if time_s < self._last_s else 0.0
+            return True
+        if self._before is not None and 0 < self._step(self._before[0], time_s) <= self.AHEAD * self._step_s:
+            before_s, self._wrapped_s = self._before
+            self._wrapped_s += self._wrap_s if time_s < before_s else 0.0
+            self._before = None
+            return True
+        if self._refused_s is None or not 0 < self._step(self._refused_s, time_s) <= self._most_s:
+            self._refused_s = time_s
+            return False
+        self._before, self._step_s = None, math.inf
+        return True
+
+    def _step(self, before_s: float, time_s: float) -> float:
+        step_s = time_s - before_s
+        return step_s + self._wrap_s if step_s < 0 else step_s
 
 
 class Meter(Protocol):

@@ -29,6 +29,7 @@ from agent.meters.spec import MeterSpec
 from protos.errors import BadInputError
 
 DEFAULT_COLUMNS = "t_ms,V,A"
+MAX_VOLTAGE_V = 36.0  # of the INA226 and INA260
 _UNITS = {
     "t_s": ("time_s", 1.0),
     "t_ms": ("time_s", 1e-3),
@@ -45,6 +46,7 @@ _UNITS = {
 }
 _WRAPS = {"t_ms": (1 << 32) * 1e-3, "t_us": (1 << 32) * 1e-6}
 _SEPARATOR = re.compile(r"[,;\s]+")
+HEADER_CHARS = 60  # of a header that does not fit, as it is told
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class CsvDecoder(LineDecoder):
         super().__init__()
         self._columns = parse_columns(columns)
         self._text = columns
+        self._header = ""  # the first line without any number that is not the configured header
         self._names = [column.name for column in self._columns]
         wrap_s = next((_WRAPS[c.unit] for c in self._columns if c.unit in _WRAPS), math.inf)
         self._clock = FrameClock(wrap_s=wrap_s)
@@ -97,7 +100,7 @@ class CsvDecoder(LineDecoder):
         if not all(map(math.isfinite, values.values())):
             return "line with a value that is not finite"
         if "time_s" in values:
-            time_s = self._clock.follow(values["time_s"])
+            time_s = self._clock.follow(values["time_s"], line)
             if time_s is None:
                 return "line whose time does not follow"
             values["time_s"] = time_s
@@ -108,6 +111,9 @@ class CsvDecoder(LineDecoder):
         texts = _SEPARATOR.split(line)
         if texts == self._names:
             return {}
+        if len(texts) > 1 and not any(map(_is_number, texts)):
+            self._header = self._header or line[:HEADER_CHARS]
+            return f"header or text that does not fit columns={self._text}, first: {self._header}"
         if len(texts) != len(self._columns):
             return f"line with {len(texts)} columns instead of {len(self._columns)} ({self._text})"
         return self._numbers(dict(zip(self._columns, texts, strict=True)))
@@ -129,7 +135,7 @@ class CsvDecoder(LineDecoder):
             if column.unit == "_":
                 continue
             quantity, scale = _UNITS[column.unit]
-            if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+            if isinstance(text, bool) or not isinstance(text, (str, int, float)) or "_" in str(text):
                 return "line with a value that is no number"
             try:
                 values[quantity] = float(text) * scale
@@ -146,6 +152,14 @@ class CsvDecoder(LineDecoder):
         return (Reading(voltage_v, current_a, power_w, values.get("temp_c"), values.get("time_s")),)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:  # noqa: ARG001 - one kind
     return CsvDecoder(options.get("columns", DEFAULT_COLUMNS))
 
@@ -160,7 +174,7 @@ def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
         baud=round(spec.number("baud", 115200, 300, 4_000_000)),
         rate_hz=spec.number("rate_hz", 100.0, 0.1, 10_000.0),
         update_s=spec.number("update_s", 0.0, 0.0, 10.0),
-        limits=Limits(current_a=spec.number("max_current_a", 3.2, 0.001, 1000.0)),
+        limits=Limits(MAX_VOLTAGE_V, spec.number("max_current_a", 3.2, 0.001, 1000.0)),
         first_reply_s=spec.number("first_reply_s", 8.0, 0.1, 120.0),
         reply_s=2.0,
     )

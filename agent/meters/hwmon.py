@@ -12,6 +12,7 @@ Options: `rate_hz` (20). For the INA chips `shunt_resistor` (µΩ) in the same f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from protos.types import MeterInfo
 
 ROOT = Path("/sys/class/hwmon")
 NAMES = ("ina219", "ina220", "ina226", "ina230", "ina231", "ina238", "ina260", "powerz")
+_WHOLE = re.compile(r"-?[0-9]+")
 _FILES = ("in0_input", "in1_input", "curr1_input", "power1_input")
 DEFAULT_UPDATE_S = 0.002  # where the driver does not say
 
@@ -41,11 +43,12 @@ class HwmonDecoder(LineDecoder):
     def _line(self, line: str) -> Sequence[Reading] | str:
         if line.strip():
             name, _, text = line.partition(" ")
-            try:
-                self._values[name] = int(text)
-            except ValueError:
+            if not _WHOLE.fullmatch(text):
                 return "line that is no file and its value"
-            return ()
+            value = int(text)
+            ended = name not in self._values  # else the empty line after the set before was lost
+            self._values = self._values | {name: value} if ended else {name: value}
+            return () if ended else "set without its end"
         values, self._values = self._values, {}
         if not values:
             return ()

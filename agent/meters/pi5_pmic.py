@@ -29,16 +29,20 @@ MODEL = "board rails"
 INPUT_RAIL, LAST_RAIL = "EXT5V", "BATT"  # volts only
 RAILS = 12
 NOMINAL_V = 5.0
-_LINE = re.compile(r"(\w+)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+\.\d+)[AV]")
+_LINE = re.compile(r"(\w+)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+\.\d+)\2")
+_LAST_LINE = re.compile(rb"(?:^|\n) *BATT_V volt\(\d+\)=-?\d+\.\d+V\Z")
 
 
 class PmicDecoder(LineDecoder):
-    """The command's lines; a set ends with the battery's voltage or an empty line."""
+    """The command's lines; a set ends with the battery's voltage (its unit ends that line) or an empty line."""
 
     def __init__(self) -> None:
         super().__init__()
         self._volts: dict[str, float] = {}
         self._amps: dict[str, float] = {}
+
+    def feed(self, data: bytes) -> list[Reading]:
+        return super().feed(data + b"\n" if _LAST_LINE.search(self._tail + data) else data)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
         line = line.strip()
@@ -46,8 +50,12 @@ class PmicDecoder(LineDecoder):
         if line and match is None:
             return "line of another form"
         if match is not None:
-            rail, unit, value = match[1], match[2], float(match[3])
-            (self._amps if unit == "A" else self._volts)[rail] = value
+            column = self._amps if match[2] == "A" else self._volts
+            if match[1] in column:  # the line that ended the set before was lost
+                self.rejected["set without its end"] += 1
+                self._amps.clear()
+                self._volts.clear()
+            column[match[1]] = float(match[3])
         if match is None or match[1] == LAST_RAIL:
             return self._finish()
         return ()

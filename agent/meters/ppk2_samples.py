@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 SAMPLE_HZ = 100_000
 RANGES = 5
+SAMPLE_BYTES = 4
 RUN = 6  # samples whose counters follow each other: enough to know where samples begin
 ADC_VOLTS = 1.8 / 163840
 ALPHA, ALPHA_TOP = 0.18, 0.06  # of the rolling means below and in range 4
+MANY_LOST = 31  # samples; more look like a counter that went back, because bytes were taken for a sample
 SPIKE = 3  # samples replaced after a change of range
 MEMORY = 200  # samples after which the slower mean has forgotten all but 4e-6
 _KEY = re.compile(r"(UG|GS|GI|R|O|S|I)([0-4])")
@@ -116,7 +118,10 @@ class Ppk2Decoder(Decoder):
         self._expected: int | None = None  # counter of the next sample
         self._searching = False
         self._index = 0  # of the next sample, lost ones included
-        self._rest: tuple[Array, Array] | None = None  # times and currents that do not fill a block yet
+        self._rest: tuple[Array, Array] = _nothing()  # times and currents that do not fill a block yet
+        self._skipped = 0  # bytes in search of the samples
+        self._slipped = False  # what comes next was found after such a search
+        self._doubtful = False  # the last sample of the piece before should not have been given
         self._forget()
 
     def _forget(self) -> None:
@@ -127,10 +132,11 @@ class Ppk2Decoder(Decoder):
     def feed(self, data: bytes) -> list[Reading]:
         import numpy as np
 
-        times, _, currents = self.feed_array(data)
-        if self._rest is not None:
-            times, currents = (np.concatenate(pair) for pair in zip(self._rest, (times, currents), strict=True))
-        whole = len(times) // self._block * self._block
+        new = self._samples(data)
+        kept = len(self._rest[0]) - (1 if self._doubtful and len(self._rest[0]) else 0)
+        times, currents = (np.concatenate((old[:kept], more)) for old, more in zip(self._rest, new, strict=True))
+        # The last sample waits until the next one shows that it belongs to the stream.
+        whole = max(0, len(times) - 1) // self._block * self._block
         self._rest = (times[whole:], currents[whole:])
         means = [part[:whole].reshape(-1, self._block).mean(axis=1).tolist() for part in (times, currents)]
         return [
@@ -145,8 +151,21 @@ class Ppk2Decoder(Decoder):
         """
         import numpy as np
 
+        times, currents = self._samples(data)
+        return times, np.full(len(times), self.vdd_v), currents
+
+    def _samples(self, data: bytes) -> tuple[Array, Array]:
+        """(time_s, current_a) of what follows by its counter.
+
+        A sample right before a slip may have been read across it: it is left out, or, where it was already given,
+        `_doubtful` says so.
+        """
+        import numpy as np
+
         self._buffer += data
         raw = np.frombuffer(bytes(self._buffer), np.uint8)
+        self._doubtful = False
+        stretches: list[tuple[Array, Array]] = []
         words: list[Words] = []
         indices: list[NDArray[np.int64]] = []
         at = 0
@@ -154,6 +173,11 @@ class Ppk2Decoder(Decoder):
             scan = _Scan(raw)
             while (part := self._run(scan, at, len(raw)))[1]:
                 at, size = part
+                if self._slipped:
+                    stretches.append(self._measured(words, indices, cut=1))
+                    self._doubtful = self._doubtful or not words
+                    words, indices, self._slipped = [], [], False
+                    self._forget()
                 words.append(raw[at : at + 4 * size].view("<u4"))
                 indices.append(np.arange(self._index, self._index + size))
                 self._index += size
@@ -161,10 +185,18 @@ class Ppk2Decoder(Decoder):
                 self._expected = (int(scan.counter[at - 4]) + 1) & 63
             at = part[0]
         del self._buffer[:at]
-        if not words:
-            return np.empty(0), np.empty(0), np.empty(0)
-        currents = self._currents(np.concatenate(words))
-        return np.concatenate(indices) / SAMPLE_HZ, np.full(len(currents), self.vdd_v), currents
+        stretches.append(self._measured(words, indices))
+        times, currents = (np.concatenate(column) for column in zip(*stretches, strict=True))
+        return times, currents
+
+    def _measured(self, words: list[Words], indices: list[NDArray[np.int64]], cut: int = 0) -> tuple[Array, Array]:
+        """(time_s, current_a) of samples without a slip between them, without the last `cut`."""
+        import numpy as np
+
+        count = sum(map(len, words)) - cut
+        if count <= 0:
+            return np.empty(0), np.empty(0)
+        return np.concatenate(indices)[:count] / SAMPLE_HZ, self._currents(np.concatenate(words)[:count])
 
     def _run(self, scan: _Scan, at: int, end: int) -> tuple[int, int]:
         """(begin, length) of the next samples that follow each other; length 0 when more bytes are needed from
@@ -175,11 +207,13 @@ class Ppk2Decoder(Decoder):
         counter = int(scan.counter[at])
         if not self._searching and (self._expected is None or counter == self._expected):
             return at, scan.length(at)
-        self._searching = True
+        if not self._searching:
+            self._searching, self._skipped = True, 0
         found = scan.next_run(at)
         begin = max(at, end - 4 * RUN + 1) if found is None else found
         if begin > at:
             self.rejected["byte outside a sample"] += begin - at
+            self._skipped += begin - at
         if found is None:
             return begin, 0
         if self._expected is not None:
@@ -187,6 +221,11 @@ class Ppk2Decoder(Decoder):
             if lost:
                 self.rejected["lost sample"] += lost
             self._index += lost
+            self._slipped = self._skipped > 0 or lost > MANY_LOST
+            if self._slipped:  # the first half of this sample may belong to another one
+                self.rejected["byte outside a sample"] += SAMPLE_BYTES
+                self._index += 1
+                found += SAMPLE_BYTES
         self._searching = False
         return found, scan.length(found)
 
@@ -195,7 +234,7 @@ class Ppk2Decoder(Decoder):
             self.rejected["byte outside a sample"] += len(self._buffer)
             self._buffer.clear()
         self._expected, self._searching = None, True
-        self._rest = None
+        self._rest = _nothing()
         self._forget()
 
     def _currents(self, words: Words) -> Array:
@@ -214,11 +253,11 @@ class Ppk2Decoder(Decoder):
         before = np.concatenate([ranges[:1] if self._range < 0 else [self._range], ranges[:-1]])
         changes = np.flatnonzero(ranges != before).tolist()
         if self._spike is not None and changes[:1] != [0]:
-            self._smooth(out, raw, ranges, 0, *self._spike)
+            self._smooth(out, history[shift:], ranges, 0, *self._spike)
         for at in changes:
             top = ranges[at] == RANGES - 1
             mean = _rolling_mean(history[: shift + at], ALPHA_TOP if top else ALPHA)
-            self._smooth(out, raw, ranges, at, 0, mean)
+            self._smooth(out, history[shift:], ranges, at, 0, mean)
         self._past = history[-MEMORY:].tolist()
         self._range = int(ranges[-1])
         return out
@@ -227,6 +266,8 @@ class Ppk2Decoder(Decoder):
         """Replace samples from `at` on, the `nth` to the last of `SPIKE` after a change of range, by the rolling
         mean.
         """
+        import numpy as np
+
         top = ranges[at] == RANGES - 1
         self._spike = None
         for nth_now in range(nth, SPIKE):
@@ -235,15 +276,26 @@ class Ppk2Decoder(Decoder):
                 return
             if nth_now > nth and ranges[at] != ranges[at - 1]:
                 return  # another change: its own turn comes
-            if not (top and nth_now < 2):  # range 4 keeps the mean from before for its first two samples
+            if top and nth_now < 2:  # range 4 keeps the mean from before for its first two samples
+                raw[at] = np.nan  # which no later mean knows either
+            else:
                 mean += (ALPHA_TOP if top else ALPHA) * (float(raw[at]) - mean)
             out[at] = mean
             at += 1
 
 
 def _rolling_mean(past: Array, alpha: float) -> float:
+    """The exponential mean that begins with the first sample, as Nordic's software has it."""
     import numpy as np
 
     past = past[-MEMORY:]
-    weights = (1 - alpha) ** np.arange(len(past) - 1, -1, -1)
-    return float((past * weights).sum() / weights.sum())
+    past = past[np.isfinite(past)]
+    weights = alpha * (1 - alpha) ** np.arange(len(past) - 1, -1, -1)
+    weights[0] /= alpha
+    return float(past @ weights)
+
+
+def _nothing() -> tuple[Array, Array]:
+    import numpy as np
+
+    return np.empty(0), np.empty(0)

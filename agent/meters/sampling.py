@@ -13,6 +13,7 @@ from agent.meters.base import Clock, Reading
 from protos.types import MeterInfo, MeterSamples
 
 RATE_CHANGES = 32  # changes of value that are enough to say how fast a meter really is
+FAR = 20.0  # times a meter's range: no load, but a wrong unit
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,15 @@ class Limits:
 
     voltage_v: float = float("inf")
     current_a: float = float("inf")
+
+
+def far_beyond(reading: Reading, limits: Limits) -> str:
+    """The value in words when it is so far beyond the range that its unit must be wrong; empty otherwise."""
+    if abs(reading.current_a) > FAR * limits.current_a:
+        return f"{reading.current_a:g} A, far beyond the {limits.current_a:g} A of this meter"
+    if abs(reading.voltage_v) > FAR * limits.voltage_v:
+        return f"{reading.voltage_v:g} V, far beyond the {limits.voltage_v:g} V of this meter"
+    return ""
 
 
 class Freshness:

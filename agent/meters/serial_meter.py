@@ -15,8 +15,9 @@ from agent.meters.base import Clock, Decoder, Reading
 from agent.meters.counters import EnergyCheck
 from agent.meters.errors import OtherMeterError
 from agent.meters.ports import PORT_ERRORS, is_pseudo_terminal, open_port
-from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter
+from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter, far_beyond
 from agent.meters.spec import MeterSpec
+from agent.meters.trouble import no_reading
 from protos.errors import BadInputError
 from protos.types import MeterInfo
 
@@ -25,6 +26,8 @@ RETRY_S = 0.5  # between attempts to open a port that was lost
 SLACK = 0.2  # share of the reading period by which a reader may come early
 BATCH_S = 0.02  # of samples that carry the meter's own time; well within the 4 kB that a port holds
 SEEN_BYTES = 4096  # of what a port said while the meter did not answer, kept to find out who speaks there
+SWITCHED_OFF_S = 5.0  # of requests without any answer: more than a bad link
+SWITCHED_OFF = ": was it switched off, or is it out of reach?"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def open_serial(driver: SerialDriver, spec: MeterSpec, clock: Clock) -> SerialMe
         other = driver.other_kind(reading)
         if other:
             raise OtherMeterError(f"meter {spec}: a {reading.model} answers there; write {other}:{spec.port}.", other)
+        beyond = far_beyond(reading, driver.limits)
+        if beyond:
+            raise BadInputError(f"meter {spec}: its first value is {beyond}: are the units or the columns right?")
     except PORT_ERRORS as error:
         port.close()
         raise BadInputError(
@@ -157,23 +163,10 @@ class _Link:
 
     def no_reading(self, who: str) -> BadInputError:
         """Why there was no first reading, from the bytes that came instead."""
-        from agent.meters import identify
-
-        waited = f"within {self.driver.first_reply_s:g} s"
-        if not self._seen:
-            return BadInputError(
-                f"{who}: no answer {waited}. Is it switched on, and is this the port that carries its data?"
-            )
-        other = identify(bytes(self._seen))
-        if other and other != self.driver.kind:
-            return OtherMeterError(
-                f"{who}: a meter of kind {other} speaks there; write {other}:{self.port.port}.", other
-            )
-        reasons = ", ".join(f"{n} × {reason}" for reason, n in self.decoder.rejected.most_common(3))
-        start = bytes(self._seen[:16]).hex(" ")
-        return BadInputError(
-            f"{who}: {len(self._seen)} bytes came {waited}, beginning with {start}, but no good reply "
-            f"({reasons or 'too few'}). Another model, another baud rate, or another program that talks to the meter?"
+        driver = self.driver
+        opened, rejected = f"{driver.baud} baud", self.decoder.rejected
+        return no_reading(
+            who, driver.kind, str(self.port.port), opened, driver.first_reply_s, bytes(self._seen), rejected
         )
 
 
@@ -221,7 +214,8 @@ class SerialMeter(SamplingMeter):
 
     def _poll(self, link: _Link) -> None:
         period_s = 1 / self._driver.rate_hz
-        due = time.monotonic()
+        due = heard = time.monotonic()
+        told = False
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
             due = max(due + period_s, time.monotonic())
             asked_ns = self.clock.now_ns()
@@ -231,7 +225,12 @@ class SerialMeter(SamplingMeter):
                 return
             if reading is None:
                 self.buffer.lose("no good reply to a request")
-            elif not self._refused(reading):
+                if not told and time.monotonic() - heard > SWITCHED_OFF_S:
+                    told = True
+                    self.buffer.lose(f"the meter has not answered for {SWITCHED_OFF_S:g} s{SWITCHED_OFF}")
+            else:
+                heard, told = time.monotonic(), False
+            if reading is not None and not self._refused(reading):
                 self._add((asked_ns + answered_ns) // 2, reading)
             self._report(link)
 
@@ -250,7 +249,7 @@ class SerialMeter(SamplingMeter):
                 heard, silent = time.monotonic(), False
             elif not silent and time.monotonic() - heard > self._driver.reply_s:
                 silent = True
-                self.buffer.lose(f"the meter was silent for over {self._driver.reply_s:g} s")
+                self.buffer.lose(f"the meter was silent for over {self._driver.reply_s:g} s{SWITCHED_OFF}")
                 link.begin()  # it may have restarted and wait for the command
             self._report(link)
         if device_time.jumps:

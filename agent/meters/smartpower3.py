@@ -41,12 +41,16 @@ def checksums(text: str) -> tuple[int, int]:
 class SmartPower3Decoder(LineDecoder):
     """Lines of one output; what stands before a good line (a lost line end) is dropped."""
 
+    encoding = "latin-1"  # any byte may stand before a good line
+
     def __init__(self, channel: int = 0) -> None:
         super().__init__()
         self._channel = channel
         self._clock = FrameClock(wrap_s=WRAP / 1000)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
+        if not line:
+            return ()
         if len(line) > LINE_CHARS:
             self.rejected[OUTSIDE] += len(line) - LINE_CHARS
             line = line[-LINE_CHARS:]
@@ -55,7 +59,7 @@ class SmartPower3Decoder(LineDecoder):
             return "line of another form"
         if checksums(line[:CHECKED_CHARS]) != (int(match[8], 16), int(match[9], 16)):
             return "line with a wrong checksum"
-        time_s = self._clock.follow(int(match[1]) / 1000)
+        time_s = self._clock.follow(int(match[1]) / 1000, line)
         if time_s is None:
             return "line whose time does not follow"
         milli = match.groups()[4:7] if self._channel else match.groups()[1:4]

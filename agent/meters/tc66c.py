@@ -32,6 +32,8 @@ KEY = bytes.fromhex("5821fa5601b2f02687ff1204622a4fb086f40260816f9a0ba7f106619ab
 CIPHER = Cipher(AES(KEY), ECB())  # the meter's format, not a protection
 _TAGS = (b"pac1", b"pac2", b"pac3")
 _PACKET_BYTES = 64
+_BLOCK_BYTES = 16  # of AES
+SCANNED_BYTES = 1024  # at once, in search of a beginning
 
 
 def _crc_of_byte(value: int) -> int:
@@ -59,15 +61,27 @@ class Tc66cDecoder(FrameDecoder):
         self._decrypt = CIPHER.decryptor().update  # ECB: every block stands for itself
 
     def _next(self, buffer: bytearray) -> Verdict | None:
-        if len(buffer) < 16:
+        if len(buffer) < _BLOCK_BYTES:
             return None
-        if self._decrypt(bytes(buffer[:16]))[:4] != _TAGS[0]:
-            return 1, (), OUTSIDE
+        before = self._before_tag(bytes(buffer[:SCANNED_BYTES]))
+        if before:
+            return before, (), OUTSIDE
         if len(buffer) < REPLY_BYTES:
             return None
         plain = self._decrypt(bytes(buffer[:REPLY_BYTES]))
         reason = fault(plain)
         return (1, (), reason) if reason else (REPLY_BYTES, (decode(plain),), "")
+
+    def _before_tag(self, data: bytes) -> int:
+        """How many bytes cannot begin a reply. The block from every place on is decrypted, all in one call."""
+        if self._decrypt(data[:_BLOCK_BYTES])[:4] == _TAGS[0]:
+            return 0
+        places = len(data) - _BLOCK_BYTES + 1
+        plain = self._decrypt(b"".join(data[at : at + _BLOCK_BYTES] for at in range(places)))
+        found = plain.find(_TAGS[0])
+        while found > 0 and found % _BLOCK_BYTES:
+            found = plain.find(_TAGS[0], found + 1)
+        return places if found < 0 else found // _BLOCK_BYTES
 
 
 def fault(plain: bytes) -> str:
@@ -79,7 +93,7 @@ def fault(plain: bytes) -> str:
         if int.from_bytes(packet[60:], "little") != crc16(packet[:60]):
             return f"reply with a wrong CRC in {tag.decode()}"
     if not plain[4:8].startswith(b"TC66"):
-        return f"unknown model {plain[4:8].hex()}"
+        return f"unknown model 0x{plain[4:8].hex()}"
     volts, amps, watts = struct.unpack_from("<III", plain, 48)
     power_w = watts * 1e-4
     if abs(volts * 1e-4 * amps * 1e-5 - power_w) > 0.002 + 0.001 * power_w:

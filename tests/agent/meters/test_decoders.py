@@ -134,7 +134,7 @@ def test_a_mains_meter_is_refused() -> None:
     data[-1] = (data[-1] ^ 0x44) - 2 & 0xFF ^ 0x44
     target = decoder("atorch")
     assert target.feed(bytes(data)) == []
-    assert target.rejected["report of a mains meter (type 01)"] == 1
+    assert target.rejected["report of a mains meter (type 0x01)"] == 1
 
 
 def test_csv_columns_units_and_json() -> None:

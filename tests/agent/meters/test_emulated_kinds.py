@@ -71,7 +71,9 @@ def test_a_meter_of_another_kind_is_named(asked: str) -> None:
 def test_csv_with_other_columns_says_what_came() -> None:
     device = PtyMeter(MeterModel(StepSupply(), MeterSettings.at_rate(50)), WallClock(), "csv")
     try:
-        with pytest.raises(BadInputError, match=r"line with 3 columns instead of 2 \(V,A\)"):
+        with pytest.raises(
+            BadInputError, match=r"line with 3 columns instead of 2 \(V,A\).*first: t_ms,V,A.*write the columns"
+        ):
             open_meter(f"csv:{device.port}?columns=V,A&first_reply_s=0.5", WallClock())
     finally:
         device.close()
