@@ -26,6 +26,8 @@ SEED = 0
 FLOOR_REL_SE = 1e-3  # no operator is known better than this to the regressor
 PENALTIES = tuple(10.0**e for e in np.arange(-4, 3.1, 0.5))
 PRIOR_LOG_SCALE, PRIOR_SD = 1.0, 1.5  # of a length scale, in standard deviations of its feature
+ITERATIONS = 40  # of the search for the likeliest process, which has converged by then
+JITTER = 1e-10  # keeps the covariance positive definite
 
 Predict = Callable[[Sequence[BlockSpec]], Array]  # (n,) costs
 Fit = Callable[[Sequence[BlockSpec], Array, Array], Predict]  # of (n,) costs and their relative standard errors
@@ -192,65 +194,68 @@ def _fit_gp(specs: Sequence[BlockSpec], cost: Array, rel_se: Array) -> Predict:
     middle = float(left.mean())
     process = _Process(x, left - middle, rel_se**2)
     parameters = process.most_likely()
-    _, weights = process.solved(parameters)
+    weights = process.solved(parameters)[2]
 
     def predict(wanted: Sequence[BlockSpec]) -> Array:
-        cross = _covariance(scale(log_matrix(wanted)), x, parameters)
+        cross = _covariance(_squares(scale(log_matrix(wanted)), x), parameters).reshape(len(wanted), -1)
         return np.asarray(linear(wanted) * np.exp(middle + cross @ weights), np.float64)
 
     return predict
 
 
-def _covariance(a: Array, b: Array, parameters: Array) -> Array:
-    """(n, m) squared exponential; parameters: log length scales (d,), log signal, log noise."""
-    length = np.exp(parameters[:-2])
-    distance = ((a[:, None, :] - b[None, :, :]) / length) ** 2
-    return np.asarray(np.exp(2 * parameters[-2] - 0.5 * distance.sum(axis=2)), np.float64)
+def _squares(a: Array, b: Array) -> Array:
+    """(d, n · m) squared differences of each feature."""
+    return np.asarray(((a.T[:, :, None] - b.T[:, None, :]) ** 2).reshape(a.shape[1], -1), np.float64)
+
+
+def _covariance(squares: Array, parameters: Array) -> Array:
+    """(n · m,) squared exponential; parameters: log length scales (d,), log signal, log noise."""
+    distance = np.exp(-2 * parameters[:-2]) @ squares
+    return np.asarray(np.exp(2 * parameters[-2] - 0.5 * distance), np.float64)
 
 
 class _Process:
     """Observations y (n,) at x (n, d) with known error variances, and the likelihood of the parameters."""
 
     def __init__(self, x: Array, y: Array, variance: Array) -> None:
-        self._x, self._y, self._variance = x, y, variance
-        self._squares = (x[:, None, :] - x[None, :, :]).transpose(2, 0, 1) ** 2  # (d, n, n)
+        self._y, self._variance = y, variance
+        self._squares = _squares(x, x)
 
     def most_likely(self) -> Array:
         from scipy.optimize import minimize
 
         spread = max(float(self._y.std()), 1e-3)
-        dimensions = self._x.shape[1]
+        dimensions = len(self._squares)
         start = np.concatenate([np.full(dimensions, PRIOR_LOG_SCALE), [np.log(spread), np.log(spread / 10)]])
         bounds = [(-2.0, 5.0)] * dimensions + [
             (np.log(spread) - 4, np.log(spread) + 3),
             (np.log(1e-4), np.log(spread) + 1),
         ]
-        found = minimize(self.cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+        options = {"maxiter": ITERATIONS}
+        found = minimize(self.cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         return np.asarray(found.x, np.float64)
 
-    def solved(self, parameters: Array) -> tuple[Any, Array]:
-        """Cholesky factor and covariance⁻¹ y."""
+    def solved(self, parameters: Array) -> tuple[Array, Any, Array]:
+        """Covariance (n, n) without noise, Cholesky factor with it, and its inverse times y."""
         from scipy.linalg import cho_factor, cho_solve
 
-        covariance = _covariance(self._x, self._x, parameters)
-        covariance[np.diag_indices_from(covariance)] += np.exp(2 * parameters[-1]) + self._variance + 1e-10
-        factor = cho_factor(covariance, lower=True)
-        return factor, np.asarray(cho_solve(factor, self._y), np.float64)
+        signal = _covariance(self._squares, parameters).reshape(len(self._y), -1)
+        noise = np.exp(2 * parameters[-1]) + self._variance + JITTER
+        factor = cho_factor(signal + np.diag(noise), lower=True, check_finite=False)
+        return signal, factor, np.asarray(cho_solve(factor, self._y, check_finite=False), np.float64)
 
     def cost(self, parameters: Array) -> tuple[float, Array]:
         """Negative log posterior of the parameters and its gradient."""
         from scipy.linalg import cho_solve
 
-        factor, weights = self.solved(parameters)
-        signal = _covariance(self._x, self._x, parameters)
-        inverse = cho_solve(factor, np.eye(len(self._y)))
-        outer = inverse - np.outer(weights, weights)  # 2 dNLL/dK
-        length = np.exp(2 * parameters[:-2])
+        signal, factor, weights = self.solved(parameters)
+        inverse = cho_solve(factor, np.eye(len(self._y)), check_finite=False)
+        outer = inverse - np.outer(weights, weights)  # twice the derivative by the covariance
         prior = (parameters[:-2] - PRIOR_LOG_SCALE) / PRIOR_SD
         value = 0.5 * self._y @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * (prior**2).sum()
-        weighted = outer * signal
+        weighted = (outer * signal).ravel()
         gradient = np.empty_like(parameters)
-        gradient[:-2] = 0.5 * np.einsum("dij,ij->d", self._squares, weighted) / length + prior / PRIOR_SD
+        gradient[:-2] = 0.5 * np.exp(-2 * parameters[:-2]) * (self._squares @ weighted) + prior / PRIOR_SD
         gradient[-2] = weighted.sum()
         gradient[-1] = np.exp(2 * parameters[-1]) * np.trace(outer)
         return float(value), gradient
