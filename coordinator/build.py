@@ -25,7 +25,7 @@ from protos.types import Configuration, LutQuery, RunSpec
 
 SHIFT_FINDING = 0.02  # of the anchors between two runs of one board
 DISTURBED_FINDING = 0.3  # share of executions
-BOARD_FINDING = 0.02  # between two boards, of which nobody can say which is the odd one
+BOARD_FINDING = 0.03  # between two boards, of which nobody can say which is the odd one
 
 
 @dataclass(frozen=True)
@@ -222,14 +222,14 @@ def _previous(store: Store, lut: Lut) -> Lut | None:
 
 
 def _parents(store: Store, lut: Lut, run_ids: Sequence[str], named: Sequence[str]) -> list[dict[str, str]]:
-    """The versions that came from some of the same runs and no others: the newest of each largest set of runs; then
-    those that the build was asked from.
+    """The versions that came from some of the same runs and no others: the first of each largest set of runs, from
+    which its later ones differ by their settings; then those that the build was asked from.
     """
     wanted = frozenset(run_ids)
     found = [v for v in store.descents(run_ids) if v.run_ids <= wanted and v.digest != lut.digest]
     largest = [v for v in found if not any(v.run_ids < other.run_ids for other in found)]
-    newest = {v.run_ids: v for v in sorted(largest, key=lambda v: v.created_wall_s)}
-    parents = {v.digest: v.reference for v in sorted(newest.values(), key=lambda v: v.created_wall_s)}
+    first = {v.run_ids: v for v in reversed(largest)}  # they come in the order of time
+    parents = {v.digest: v.reference for v in sorted(first.values(), key=lambda v: v.created_wall_s)}
     for digest in named:
         parents.setdefault(digest, store.lut_by_digest(digest).reference)
     return [{"reference": reference, "digest": digest} for digest, reference in parents.items()]

@@ -67,13 +67,15 @@ def compare(names: Sequence[str], value: Array, se: Array) -> Boards:
     if not common.any():
         return Boards(tuple(names), value, se, ratio, z, float("nan"), float("nan"))
     log, rel_se = np.log(value[:, common]), np.nan_to_num(se[:, common] / value[:, common])
-    apart = log - np.median(log, axis=0)  # (D, I)
+    apart = log - log.mean(axis=0)  # (D, I)
     level = np.median(apart, axis=1)  # (D,)
     scatter = MAD * np.median(np.abs(apart - level[:, None]), axis=1)
+    level -= np.median(level)
     level_se = np.hypot(SE_FACTORS["median"] * scatter / np.sqrt(common.sum()), PROCESS_REL_SE)
     if boards >= LEAST_FOR_OUTSIDE:
-        off = level - np.median(level)
-        z = off / max(MAD * float(np.median(np.abs(off))), LEAST_SPREAD)
+        # What one board is uncertain of may be common to its operators: a meter's gain, a process' placement.
+        least = max(LEAST_SPREAD, float(np.median(rel_se)))
+        z = level / max(MAD * float(np.median(np.abs(level))), least)
     of_levels = float(np.var(level, ddof=1)) - float(np.mean(level_se**2))
     single = log - level[:, None]
     of_operators = float(np.mean(np.var(single, axis=0, ddof=1) - np.mean(rel_se**2, axis=0)))

@@ -37,7 +37,7 @@ FACTS = HostFacts(
 
 def spec_of(seed: int = 0, **plan: float) -> RunSpec:
     """A small space; its networks depend on the seed but for two anchors."""
-    values = {"energy_budget_s": 240.0, "segment_s": 120.0, "sweep_bytes": 0, **plan}
+    values = {"energy_budget_s": 120.0, "segment_s": 60.0, "sweep_bytes": 0, **plan}
     spec = run_spec(LAYERS, CANDIDATES, NETWORKS, seed, **values)
     anchors = tuple(Network("anchor", (choice,) * LAYERS) for choice in range(2))
     return replace(spec, device="rpi3b", networks=anchors + spec.networks)
