@@ -14,6 +14,7 @@ from coordinator.sources import Board
 from coordinator.tables import Tables, item_energy, known
 from lut_store.estimate.boards import Boards
 from lut_store.estimate.latency import device_seconds
+from lut_store.estimate.run_drift import latency_drift
 from lut_store.estimate.settings import ENERGY_FORMS, HANNA_VOLTAGE_V, Settings, energy_words, latency_words
 from protos.types import RunSpec
 
@@ -49,6 +50,7 @@ def provenance(spec: RunSpec, evidence: Evidence, origin: Origin, tables: Tables
         "rounds_left_out": evidence.left_out,
         "disturbed_share": tables.latency.disturbed_share,
         "spread": known(tables.latency.spread),
+        "drift": latency_drift(evidence.streams),
         "latency_device_s": device_seconds(evidence.streams),
         "energy_device_s": _energy_device_s(evidence),
         "devices": [dict(board) for board in origin.boards],

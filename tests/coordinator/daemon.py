@@ -1,5 +1,5 @@
 """A coordinator as a process of its own, with methods that need no real evidence: `python -m
-tests.coordinator.daemon FOLDER|URL`.
+tests.coordinator.daemon FOLDER|URL [HOST:PORT]`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def main() -> None:
 
     where = sys.argv[1]
     url = where if "://" in where else url_of(Path(where))
-    asyncio.run(serve("127.0.0.1:0", url, ready=ready, methods=FakeMethods()))
+    listen = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1:0"
+    asyncio.run(serve(listen, url, ready=ready, methods=FakeMethods()))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A coordinator process and its address."""
-    command = [sys.executable, "-m", "tests.coordinator.daemon", str(folder)]
+def daemon(folder: Path, listen: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A coordinator process and its address, a free one unless it is named."""
+    command = [sys.executable, "-m", "tests.coordinator.daemon", str(folder), *([listen] if listen else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -36,7 +37,12 @@ def move(store: Store, version: int, name: str, **options: object) -> TagMove:
 def test_a_tag_moves_and_the_reference_follows(store: Store, versions: list[Lut]) -> None:
     first = move(store, 1, "stable", reason="first that is good")
     assert (first.name, first.version, first.previous_version, first.digest) == ("stable", 1, 0, versions[0].digest)
-    assert (first.moved_by, first.reason, first.forced, first.objections) == ("ada@lab", "first that is good", False, ())
+    assert (first.moved_by, first.reason, first.forced, first.objections) == (
+        "ada@lab",
+        "first that is good",
+        False,
+        (),
+    )
     assert first.moved_wall_s > 1e9
     for query in (LutQuery("rpi3b", version="stable"), LutQuery("rpi3b", "sample", "stable")):
         assert store.lut(query) == versions[0]
@@ -147,7 +153,7 @@ def test_moves_at_the_same_moment_follow_each_other(store: Store, versions: list
         thread.join()
     history = store.tags(LutQuery("rpi3b", version="busy"), history=True)[::-1]
     assert history[0].previous_version == 0
-    assert all(b.previous_version == a.version for a, b in zip(history, history[1:], strict=False))
+    assert all(b.previous_version == a.version for a, b in pairwise(history))
     assert len(versions) == 3
 
 
