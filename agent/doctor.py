@@ -77,10 +77,17 @@ def governor(name: str | None) -> Check:
     )
 
 
-def throttled(before: int | None, after: int | None) -> Check:
+def throttled(before: int | None, after: int | None, model: str) -> Check:
     """From the firmware's bits before and after full load."""
+    if after is None and "Raspberry" not in model:
+        return Check("throttling", "ok", "no Raspberry Pi, which alone would say")
     if after is None:
-        return Check("throttling", "warn", NOT_SEEN, "Only a Raspberry Pi says whether it is throttled.")
+        return Check(
+            "throttling",
+            "warn",
+            NOT_SEEN,
+            "Join the group video (sudo usermod -aG video $USER), so that vcgencmd may ask.",
+        )
     now = ((before or 0) | after) & THROTTLED_NOW_BITS
     since = after & THROTTLED_SINCE_BITS
     if now:
@@ -217,9 +224,13 @@ def supply(rest_v: float, least_v: float) -> Check:
     return Check("supply", "ok", value)
 
 
-def meter_answer(found: Calibration) -> Check:
+def meter_answer(found: Calibration, doubts: Sequence[str]) -> Check:
+    """doubts: what speaks against what was found."""
     lag = f"lag {found.lag_s:.3f} s, noise {found.noise_w * 1e3:.1f} mW"
-    return Check("meter answer", "ok", f"{lag}, one core {found.step_w:.2f} W above {found.idle_w:.2f} W")
+    value = f"{lag}, one core {found.step_w:.2f} W above {found.idle_w:.2f} W"
+    if doubts:
+        return Check("meter answer", "warn", value, f"{doubts[0][0].upper()}{doubts[0][1:]}.")
+    return Check("meter answer", "ok", value)
 
 
 def calibration(stored: Calibration | None, info: MeterInfo, now_wall_s: float) -> Check:

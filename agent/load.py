@@ -17,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+from agent.emulator.cpu import process_time_ns
 from agent.worker import die_with_parent
 from protos.errors import UnavailableError
 
@@ -51,6 +52,11 @@ class Load:
     def idle(self) -> int:
         """Rest; since when, monotonic ns."""
         return self._ask("idle\n")
+
+    @property
+    def used_s(self) -> float:
+        """CPU time of all threads so far."""
+        return (process_time_ns(self.pid) or 0) * 1e-9
 
     def _ask(self, command: str) -> int:
         assert self._process.stdin is not None

@@ -27,6 +27,8 @@ LONG_S, LONG_EVERY = 10.0, 4  # and some long ones, which show a slow meter's en
 FULL_S = 60.0  # shorter waves have shorter parts
 TICK_S = 0.2
 LEAST_COVERED = 0.8  # share of the time with values
+LEAST_LOAD_SHARE = 0.9
+LEAST_SURE_S, SURE_SHARE = 0.02, 0.3  # of the lag's 95 % half-width: absolute, and of the update period
 EXIT_INTERRUPTED = 130
 
 
@@ -68,18 +70,18 @@ def main(options: argparse.Namespace) -> int:
         with opened(options.meter, load.pid) as meter:
             say = _progress(options)
             say(f"{_name(meter.info)}: {options.duration:g} s of load and rest in turn, on {_cores(threads)}")
-            recording, edges = perform(meter, load, halves, threads, say)
+            done = perform(meter, load, halves, threads, say)
             info = meter.info
     except KeyboardInterrupt:
         print("\nedgelut-agent: stopped; nothing is stored", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         load.close()
-    found, path = concluded(recording, edges, info, options.meter, store)
+    found, path = concluded(done, info, options.meter, store)
     if options.json:
-        print(json.dumps(document(found, info, path, recording), indent=2))
+        print(json.dumps(document(found, info, path, done), indent=2))
     else:
-        print(report(found, info, path, recording, threads))
+        print(report(found, info, path, done, threads))
     return 0
 
 
@@ -88,18 +90,27 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
+@dataclass(frozen=True)
+class Performance:
+    """A square wave that was made: what the meter said, the edges (s, busy from then on), and the share of the busy
+    time in which the load really ran.
+    """
+
+    recording: Recording
+    edges: list[tuple[float, bool]]
+    load_share: float
+
+
 def perform(
-    meter: Meter,
-    load: Load,
-    halves: Sequence[Half],
-    threads: int,
-    say: Callable[[str, float], None] | Callable[..., None],
-) -> tuple[Recording, list[tuple[float, bool]]]:
-    """Make the wave while the meter is read: the samples, and the edges (s, busy from then on)."""
-    recording, edges = Recording(), []
+    meter: Meter, load: Load, halves: Sequence[Half], threads: int, say: Callable[[str, float], None]
+) -> Performance:
+    """Make the wave while the meter is read."""
+    recording = Recording()
+    edges: list[tuple[float, bool]] = []
     total_s = sum(half.duration_s for half in halves)
-    passed_s = 0.0
+    passed_s = busy_s = 0.0
     load.idle()
+    used_s = load.used_s
     meter.start()
     try:
         for index, half in enumerate(halves):
@@ -113,32 +124,44 @@ def perform(
                 done_s = passed_s + half.duration_s - max(left_s - TICK_S, 0.0)
                 say("loaded" if half.busy else "at rest", min(done_s / total_s, 1.0))
             passed_s += half.duration_s
+            busy_s += half.duration_s if half.busy else 0.0
     finally:
         load.idle()
         meter.stop()
         recording.take(meter)
-    return recording, edges
+    return Performance(recording, edges, (load.used_s - used_s) / (busy_s * threads))
 
 
-def concluded(
-    recording: Recording, edges: Sequence[tuple[float, bool]], info: MeterInfo, spec: str, store: CalibrationStore
-) -> tuple[Calibration, Path]:
+def concluded(done: Performance, info: MeterInfo, spec: str, store: CalibrationStore) -> tuple[Calibration, Path]:
     """Estimate and store. Raises BadInputError when the samples do not carry a calibration; then nothing is stored."""
     from agent.calibration import estimate
 
-    _check_covered(recording, edges)
-    found = estimate(recording.times_s, recording.power_w, edges, recording.fresh)
-    idle_a = _idle_current_a(recording, edges, found)
+    recording = done.recording
+    _check_covered(recording, done.edges)
+    found = estimate(recording.times_s, recording.power_w, done.edges, recording.fresh)
     found = identified(
         replace(
             found,
-            idle_a=idle_a,
+            idle_a=_idle_current_a(recording, done.edges, found),
             measured_wall_s=time.time(),
             firmware=info.firmware,
             edgelut_version=metadata.version("edgelut"),
         )
     )
     return found, store.save(MeterKey.of(spec, info), info.model, found)
+
+
+def doubts(found: Calibration, done: Performance) -> list[str]:
+    """What speaks against trusting the calibration."""
+    words = []
+    if done.load_share < LEAST_LOAD_SHARE:
+        words.append(
+            f"the load ran only {done.load_share:.0%} of its time, because other programs ran too: the wave was not "
+            "square. End them and calibrate again"
+        )
+    if found.lag_se_s is not None and 1.96 * found.lag_se_s > max(LEAST_SURE_S, SURE_SHARE * found.update_period_s):
+        words.append("the lag is not known well: calibrate again, for longer (--duration)")
+    return words
 
 
 def _check_covered(recording: Recording, edges: Sequence[tuple[float, bool]]) -> None:
@@ -177,7 +200,8 @@ def _idle_current_a(recording: Recording, edges: Sequence[tuple[float, bool]], f
 # ---- what is said ---------------------------------------------------------------------------------------------------
 
 
-def document(found: Calibration, info: MeterInfo, path: Path, recording: Recording) -> dict[str, object]:
+def document(found: Calibration, info: MeterInfo, path: Path, done: Performance) -> dict[str, object]:
+    recording = done.recording
     return {
         "meter": asdict(replace(info, calibration=None)),
         "calibration": asdict(found),
@@ -185,10 +209,12 @@ def document(found: Calibration, info: MeterInfo, path: Path, recording: Recordi
         "samples": len(recording.t_ns),
         "fresh": sum(recording.fresh),
         "losses": dict(recording.losses),
+        "load_share": done.load_share,
+        "doubts": doubts(found, done),
     }
 
 
-def report(found: Calibration, info: MeterInfo, path: Path, recording: Recording, threads: int) -> str:
+def report(found: Calibration, info: MeterInfo, path: Path, done: Performance, threads: int) -> str:
     """For people."""
     error = "" if found.lag_se_s is None else f" ± {1.96 * found.lag_se_s:.3f}"
     amps = "" if found.idle_a is None else f", {found.idle_a:.4f} A"
@@ -204,7 +230,8 @@ def report(found: Calibration, info: MeterInfo, path: Path, recording: Recording
     width = max(len(value) for _, value, _ in rows)
     lines = [f"{_name(info)}, {found.cycles} cycles in {found.duration_s:.0f} s"]
     lines += [f"  {name:<11} {value:<{width}}  {what}" for name, value, what in rows]
-    lines += [f"  lost: {times} × {words}" for words, times in recording.losses.most_common()]
+    lines += [f"  lost: {times} × {words}" for words, times in done.recording.losses.most_common()]
+    lines += [f"  beware: {words}." for words in doubts(found, done)]
     return "\n".join([*lines, f"Stored as {found.id} in {path}"])
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 from agent import board, doctor
 from agent.calibration_store import CalibrationStore, MeterKey, default_folder
-from agent.cli.calibrate import perform, wave
+from agent.cli.calibrate import doubts, perform, wave
 from agent.cli.opened import Recording, emulator_pids, opened
 from agent.doctor import Check
 from agent.forecast import WANTED, Forecast, Quality, forecast
@@ -23,7 +23,7 @@ from agent.host import HostReader
 from agent.load import Load
 from agent.meters import Meter
 from protos.errors import BadInputError
-from protos.types import Calibration, HostState
+from protos.types import Calibration, HostFacts, HostState
 
 EXIT_FAILED = 1
 REST_SHARE, LEAST_REST_S = 0.1, 2.0  # of the load: the board at rest before it
@@ -87,7 +87,7 @@ def _examine(options: argparse.Namespace, findings: Findings, say: Say) -> Forec
     findings.add(doctor.bits(facts.machine, struct.calcsize("P") * 8))
     findings.add(doctor.torch(*board.torch_version()))
     folder = options.calibrations or default_folder()
-    findings.add(doctor.disk(board.free_bytes(folder), str(folder.anchor or folder)))
+    findings.add(doctor.disk(board.free_bytes(folder), str(folder)))
     findings.add(doctor.clock(board.clock_source(), board.clock_read_ns()))
     load = Load(len(os.sched_getaffinity(0)))
     try:
@@ -95,7 +95,7 @@ def _examine(options: argparse.Namespace, findings: Findings, say: Say) -> Forec
             meter = _opened(options.meter, load.pid, stack, findings)
             own = (os.getpid(), load.pid, *(emulator_pids(meter) if meter else ()))
             seen = _under_load(HostReader(own_pids=lambda: own), load, meter, options.seconds, own, say)
-            _judge_board(seen, facts.machine, facts.memory_bytes, options.seconds, findings)
+            _judge_board(seen, facts, options.seconds, findings)
             return None if meter is None else _examine_meter(options, meter, load, seen, findings, say)
     finally:
         load.close()
@@ -162,14 +162,14 @@ def _look(
             trace.take(meter)
 
 
-def _judge_board(seen: Seen, machine: str, memory_bytes: int, seconds: float, findings: Findings) -> None:
+def _judge_board(seen: Seen, facts: HostFacts, seconds: float, findings: Findings) -> None:
     rest, last = seen.rest[-1], seen.loaded[-1]
     findings.add(doctor.other_load(rest.other_cpu_share, seen.top))
     findings.add(doctor.governor(rest.governor))
     findings.add(doctor.frequency([state.frequency_hz for state in seen.loaded[1:]] or [last.frequency_hz]))
-    findings.add(doctor.temperature([state.temp_c for state in seen.loaded], machine, seconds))
-    findings.add(doctor.throttled(rest.throttled_bits, last.throttled_bits))
-    findings.add(doctor.swap(board.swap_used_bytes(), memory_bytes, seen.swap_pages))
+    findings.add(doctor.temperature([state.temp_c for state in seen.loaded], facts.machine, seconds))
+    findings.add(doctor.throttled(rest.throttled_bits, last.throttled_bits, facts.model))
+    findings.add(doctor.swap(board.swap_used_bytes(), facts.memory_bytes, seen.swap_pages))
 
 
 # ---- the meter ------------------------------------------------------------------------------------------------------
@@ -184,7 +184,8 @@ def _examine_meter(
     rate_hz = meter.info.rate_hz or 1.0
     wave_s = max(WAVE_SHARE * options.seconds, WAVE_VALUES / rate_hz)
     say(f"  …     {wave_s:.0f} s of load and rest in turn, on one core")
-    recording, edges = perform(meter, load, wave(wave_s, seed=0), 1, lambda *_: None)
+    done = perform(meter, load, wave(wave_s, seed=0), 1, lambda *_: None)
+    recording = done.recording
     _judge_supply(seen, findings)
     losses = seen.rest_trace.losses + seen.load_trace.losses + recording.losses
     findings.add(doctor.meter_losses(losses.most_common()))
@@ -192,12 +193,12 @@ def _examine_meter(
     try:
         from agent.calibration import estimate
 
-        found = estimate(recording.times_s, recording.power_w, edges, recording.fresh)
+        found = estimate(recording.times_s, recording.power_w, done.edges, recording.fresh)
     except BadInputError as error:
         findings.add(Check("meter answer", "fail", str(error), "Wire the meter before this board (docs/wiring.md)."))
         return None
     findings.add(doctor.meter_rate(1 / found.update_period_s if found.update_period_s else 0.0, meter.info.rate_hz))
-    findings.add(doctor.meter_answer(found))
+    findings.add(doctor.meter_answer(found, doubts(found, done)))
     findings.add(doctor.calibration(stored, meter.info, time.time()))
     return forecast(Quality(found.noise_w, found.update_period_s, found.lag_s, found.step_w))
 

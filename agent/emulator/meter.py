@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgelut-agent emulate-meter", description=__doc__)
     parser.add_argument("kind", choices=protocols())
     parser.add_argument("--follow-pid", type=int, default=0, help="process whose CPU time makes the current")
+    parser.add_argument("--with-children", action="store_true", help="also what that process starts")
     parser.add_argument("--rate-hz", type=float, default=2.0, help="new values a second; lag and delay shrink with it")
     parser.add_argument("--link", type=Path, help="a symbolic link to keep on the port, also after a replug")
     parser.add_argument("--controlled", action="store_true", help="obey `follow PID` on standard input; end at its end")
@@ -130,7 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until the parent, or for long the followed process, is gone."""
     arguments = _parser().parse_args(argv)
     supply = CpuTimeSupply(
-        arguments.follow_pid, arguments.idle_a, arguments.active_a, arguments.voltage_v, arguments.resistance_ohm
+        arguments.follow_pid,
+        arguments.idle_a,
+        arguments.active_a,
+        arguments.voltage_v,
+        arguments.resistance_ohm,
+        children=arguments.with_children,
     )
     model = MeterModel(supply, MeterSettings.at_rate(arguments.rate_hz, **_given(arguments, MeterSettings)))
     faults = Faults(**_given(arguments, Faults))  # type: ignore[arg-type]  # int and float as the fields say
