@@ -163,7 +163,8 @@ def findings(lut: Lut, within: Mapping[str, Sequence[str]] | None = None) -> lis
         what += "left out" if lut.provenance["rounds_left_out"] else "used, for want of enough others"
         said.append(f"{what}: hot, throttled or disturbed while they ran")
     if lut.provenance["disturbed_share"] > DISTURBED_FINDING:
-        said.append(f"{lut.provenance['disturbed_share']:.0%} of the executions were disturbed and left out")
+        share = lut.provenance["disturbed_share"]
+        said.append(f"{share:.0%} of the executions ran in unusual moments of the machine and count less")
     words: dict[str, int] = {}
     for own in lut.flags.values():
         for word in own:
