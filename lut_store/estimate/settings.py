@@ -20,10 +20,10 @@ class Settings:
     """How evidence becomes numbers. Raises BadInputError for a word that is not known.
 
     latency: which statistic of an operator's executions (the machine's common mode taken out, unusual moments counting
-    less). energy: which power of a window, "plateau" (its level in one fit of the whole trace) or "peak" (its highest value,
-    median over the windows). energy_form: the formula, "power" is (P_load - P_idle) x t from measured voltages and
-    currents, "hanna" is 5.1 V x (I_dynamic - I_idle) x t. correction: whether the sums are corrected with the networks
-    that were measured for it.
+    less). energy: which power of a window, "plateau" (its level in one fit of the whole trace) or "peak" (its highest
+    value, median over the windows). energy_form: the formula, "power" is (P_load - P_idle) x t from measured voltages
+    and currents, "hanna" is 5.1 V x (I_dynamic - I_idle) x t. correction: whether the sums are corrected with the
+    networks that were measured for it.
     """
 
     latency: str = MEDIAN
