@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lut_store.completed import reused_sentence
 from lut_store.lut import METRICS, Lut, MissingCellError
 from lut_store.metric import Metric
 
@@ -114,6 +115,37 @@ def emulation_notice(lut: Lut) -> str:
     if lut.configuration.emulation == "meter":
         return "EMULATED METER: latency is measured, energy is not; its current follows the worker's CPU time."
     return ""
+
+
+def inclusion_notice(lut: Lut) -> str:
+    """One plain sentence when the table holds no stem and head; empty when it does."""
+    if lut.fixed_included or not (lut.space.stem or lut.space.head):
+        return ""
+    return "NOT INCLUDED: stem and head. The table holds its cells alone, so that every prediction lacks both."
+
+
+def filled_notices(lut: Lut) -> list[str]:
+    """Sentences about numbers that were not measured in the runs of this version: guesses, and numbers of others."""
+    said = []
+    estimates = lut.provenance.get("estimates")
+    for name in METRICS:
+        record = estimates.get(name) if isinstance(estimates, Mapping) else None
+        if record and record["cells"]:
+            said.append(f"ESTIMATED: {name} of {_estimates_words(record)}")
+        if record and record["left_missing"]:
+            said.append(f"Still missing: {name} of {', '.join(record['left_missing'])}")
+    reused = reused_sentence(lut)
+    return [*said, f"REUSED: {reused}"] if reused else said
+
+
+def _estimates_words(record: Mapping[str, Any]) -> str:
+    kinds = [
+        f"{kind} by {cv['method']}, cross-validated error {cv['mape']:.1%} (worst {cv['max']:.1%}) "
+        f"with {cv['left_out']} left out in {cv['folds']} parts"
+        for kind, cv in record["kinds"].items()
+    ]
+    cells = f"{record['cells']} cells ({record['operators']} operators), from {record['measured_operators']} measured"
+    return "; ".join([cells, *kinds])
 
 
 def configuration_line(lut: Lut) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lut_store.lut import Lut, MissingCellError
+from lut_store.arrays import require_whole
+from lut_store.lut import Lut
 from lut_store.metric import Array, BoolArray
 from protos.errors import BadInputError
 
@@ -30,13 +31,10 @@ class Costs:
     def from_lut(cls, lut: Lut) -> Costs:
         """The numbers that `Lut.predict` sums, correction included. Raises as `require_whole`."""
         require_whole(lut)
-        return cls(
-            np.nan_to_num(lut.latency_corrected_s),
-            np.nan_to_num(lut.energy_corrected_j),
-            lut.allowed,
-            lut.fixed_latency_corrected_s if lut.fixed_included else 0.0,
-            lut.fixed_energy_corrected_j if lut.fixed_included else 0.0,
-        )
+        found = lut.arrays()
+        assert found.latency_s is not None
+        assert found.energy_j is not None
+        return cls(found.latency_s, found.energy_j, found.allowed, found.fixed_latency_s, found.fixed_energy_j)
 
     def of(self, choices: Sequence[int]) -> tuple[float, float]:
         rows = np.arange(len(choices))
@@ -68,20 +66,3 @@ class Solution:
     latency_s: float
     energy_j: float
     objective: float
-
-
-def require_whole(lut: Lut) -> None:
-    """Raise BadInputError when latency or energy was not measured, MissingCellError naming the first missing cell."""
-    for name, metric in (("latency", lut.latency), ("energy", lut.energy)):
-        if metric is None:
-            raise BadInputError(f"{lut.reference} holds no {name}, which a search needs: profile with a power meter")
-        holes = np.argwhere(np.isnan(metric.corrected) & lut.allowed)
-        if holes.size:
-            layer, op = holes[0]
-            raise MissingCellError(
-                f"{lut.reference}: layer {layer}, {lut.space.op_names[op]} has no {name} ({len(holes)} cells in all); "
-                "a search needs every allowed cell, so profile the device again"
-            )
-        fixed = np.flatnonzero(np.isnan(metric.fixed_corrected))
-        if lut.fixed_included and fixed.size:
-            raise MissingCellError(f"{lut.reference}: {lut.fixed_name(int(fixed[0]))} has no {name}; profile it again")

@@ -11,12 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lut_store.arrays import require_whole
 from lut_store.lut import Lut
-from nas.budgets import require_whole
 from protos.errors import BadInputError
 from protos.types import SearchSpace
 
@@ -36,14 +35,11 @@ class CostTable:
     def from_lut(cls, lut: Lut, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> CostTable:
         """Raises BadInputError when latency or energy was not measured, MissingCellError naming a missing cell."""
         require_whole(lut)
-        allowed = torch.tensor(lut.allowed, device=device)
+        found = lut.tensors(device, dtype)
+        assert found.latency_s is not None
+        assert found.energy_j is not None
         return cls(
-            lut.space,
-            torch.tensor(np.nan_to_num(lut.latency_corrected_s), dtype=dtype, device=device),
-            torch.tensor(np.nan_to_num(lut.energy_corrected_j), dtype=dtype, device=device),
-            lut.fixed_latency_corrected_s if lut.fixed_included else 0.0,
-            lut.fixed_energy_corrected_j if lut.fixed_included else 0.0,
-            allowed,
+            lut.space, found.latency_s, found.energy_j, found.fixed_latency_s, found.fixed_energy_j, found.allowed
         )
 
     def probabilities(self, theta: Tensor) -> Tensor:

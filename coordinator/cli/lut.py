@@ -85,6 +85,10 @@ def show(
     by_device: Annotated[
         bool, typer.Option("--by-device", metavar="", help="What each board measured, and how far boards are apart.")
     ] = False,
+    estimated: Annotated[
+        bool,
+        typer.Option("--estimated", metavar="", help="Fill missing cells with guesses, and say how good they are."),
+    ] = False,
     context: ContextFilter = "",
     threads: ThreadsFilter = None,
     batch: BatchFilter = None,
@@ -113,6 +117,8 @@ def show(
     if by_device:
         show_by_device(found, as_json=as_json)
         return
+    if estimated:
+        found = found.estimated()
     if as_json:
         from lut_store.document import to_document
 

@@ -11,7 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.record import Errors, MetricRecord, alone, configuration_line, emulation_notice, metric_record
+from coordinator.record import (
+    Errors,
+    MetricRecord,
+    alone,
+    configuration_line,
+    emulation_notice,
+    filled_notices,
+    inclusion_notice,
+    metric_record,
+)
 from coordinator.units import NOT_KNOWN, Scale, decimals_for, duration, percent, scale_for
 from lut_store.lut import METRICS, Lut
 from lut_store.metric import Metric
@@ -33,12 +42,13 @@ def measured_names(lut: Lut) -> list[str]:
 
 
 def heading(lut: Lut) -> RenderableType:
-    """Reference, configuration and, where it is so, the plain words that something is emulated."""
+    """Reference, configuration and, where it is so, the plain words that something is emulated, missing or guessed."""
     lines = [Text(lut.reference, style="bold"), Text(configuration_line(lut), style="dim")]
     notice = emulation_notice(lut)
     if notice:
         lines.append(Text(notice, style="bold red"))
-    return Group(*lines)
+    notes = [note for note in (inclusion_notice(lut), *filled_notices(lut)) if note]
+    return Group(*lines, *(Text(note, style="bold yellow") for note in notes))
 
 
 def summary(lut: Lut) -> Table:
@@ -218,17 +228,24 @@ def _provenance_rows(p: Mapping[str, Any], lut: Lut) -> list[tuple[str, str]]:
     rows += [("device", _device_text(device)) for device in p.get("devices") or ()]
     rows += [
         ("run", " ".join(map(str, p.get("runs") or ()))),
+        ("origin", _origin_text(p.get("origin") or {})),
         (
             "method",
-            f"{method.get('latency', '')}, preset {p.get('preset', '')}, seed {p.get('seed', '')}" if method else "",
+            ", ".join([str(method.get("latency") or ""), *(f"{k} {p[k]}" for k in ("preset", "seed") if k in p)]),
         ),
         ("rounds", _rounds_text(p)),
         ("device time", _time_text(p)),
         ("host", _host_text(p.get("host") or {})),
-        ("meter", _meter_text(p)),
+        ("meter", _meter_text(p) if "origin" not in p else ""),
         ("digest", lut.digest),
     ]
     return rows
+
+
+def _origin_text(origin: Mapping[str, Any]) -> str:
+    """Where an imported table came from."""
+    names = " and ".join(dict.fromkeys(map(str, (origin.get("files") or {}).values())))
+    return f"{names} ({origin.get('format', '')}): {origin.get('note', '')}" if origin else ""
 
 
 def _device_text(device: Mapping[str, Any]) -> str:

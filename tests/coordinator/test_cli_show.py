@@ -8,8 +8,11 @@ from rich.console import Console, RenderableType
 
 from coordinator.cli import show
 from coordinator.record import configuration_line, emulation_notice
+from protos.types import CellRef
 from tests.coordinator.luts import validated_lut, with_hole
 from tests.lut_store.samples import fbnet
+from tests.lut_store.test_estimated import modelled, without
+from tests.lut_store.test_lut import imported
 
 
 def text(part: RenderableType, width: int = 160) -> str:
@@ -120,3 +123,22 @@ def test_a_metric_without_any_number_is_shown_as_unknown_beside_one_that_is_ther
     assert "–" not in latency
     shown = text(show.validation(lut))
     assert "latency, corrected" in shown
+
+
+def test_what_is_not_included_or_guessed_stands_above_everything() -> None:
+    assert "NOT INCLUDED: stem and head" in text(show.heading(imported()))
+    assert "NOT INCLUDED" not in text(show.heading(validated_lut()))
+    partial = without(modelled(fbnet()), [CellRef(2, 3)])
+    assert "ESTIMATED" not in text(show.heading(partial))
+    assert "ESTIMATED: latency of 3 cells (1 operators), from 98 measured; mbconv by " in text(
+        show.heading(partial.estimated()), width=300
+    )
+    assert "cross-validated error" in text(show.heading(partial.estimated()), width=300)
+
+
+def test_the_origin_of_an_imported_table_is_shown() -> None:
+    origin = {"format": "hanna", "files": {"latency": "speed.txt", "energy": "energy.txt"}, "note": "imported"}
+    lut = validated_lut(provenance={"method": {"latency": "imported"}, "origin": origin})
+    shown = text(show.provenance(lut))
+    assert "speed.txt and energy.txt (hanna): imported" in shown
+    assert "preset" not in shown
