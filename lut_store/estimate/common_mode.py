@@ -19,7 +19,7 @@ from lut_store.estimate.executions import NETWORK, OPERATOR, PATH, Array, Execut
 NEIGHBOURS = 2  # on either side
 CLIP = 0.6  # log units: a neighbour that was hit worse than this says no more than this
 USUAL = 0.15  # log units from the usual moment at which an execution counts half
-STRETCH = 0.2  # log units that one mode of a machine spans
+STRETCHES = (0.2, 0.04)  # log units: what one mode of a machine spans with all its unrest, and its middle
 ITERATIONS = 4
 LEAST_EXECUTIONS = 60  # below this nothing can be regressed
 
@@ -155,10 +155,12 @@ def huber_regression(design: Array, target: Array, threshold: float = 1.0, itera
 
 
 def usual_moment(moment: Array) -> float:
-    """The middle of the densest stretch of moments (N,), in log units: the machine's usual mode, which is neither the
-    mean of two modes nor the fastest moment there was.
+    """The densest of the moments (N,), in log units: first the mode in which the machine spends most of its time, then
+    the middle of that mode. It is neither the mean of two modes nor the fastest moment there was.
     """
     ordered = np.sort(moment)
-    count = np.searchsorted(ordered, ordered + STRETCH, side="right") - np.arange(len(ordered))
-    first = int(np.argmax(count))
-    return float(np.median(ordered[first : first + int(count[first])]))
+    for stretch in STRETCHES:
+        count = np.searchsorted(ordered, ordered + stretch, side="right") - np.arange(len(ordered))
+        first = int(np.argmax(count))
+        ordered = ordered[first : first + int(count[first])]
+    return float(np.median(ordered))
