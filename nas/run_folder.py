@@ -11,34 +11,53 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lut_store.formats import files
 from lut_store.lut import Lut
 from nas.config import SearchConfig
+from nas.git_state import git_state
+from nas.hardware import World
 from nas.search import Epoch, Search
 from nas.theta import write_theta
 from protos.errors import BadInputError, StorageError
 
 CHECKPOINT = "checkpoint.pt"
 SETTINGS, LUT, EPOCHS, THETA, CHILD = "settings.json", "lut.lut", "epochs.csv", "theta.txt", "child.json"
+BOARD = "tensorboard"
 
 
-def begin(folder: Path, config: SearchConfig, lut: Lut, *, resume: bool) -> None:
+def begin(folder: Path, config: SearchConfig, lut: Lut, *, resume: bool, world: World | None = None) -> None:
     """Make the folder and write down what the search rests on.
 
-    Raises BadInputError when it holds a search already and `resume` is False: nothing is overwritten.
+    Raises BadInputError when it holds whole epochs already and `resume` is False: nothing is overwritten.
     """
     if resume:
         return
-    if (folder / SETTINGS).exists():
+    if (folder / CHECKPOINT).exists():
         raise BadInputError(f"{folder} holds a search already: go on with it by --resume, or name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
     lut.save(folder / LUT)
-    versions = {name: metadata.version(name) for name in ("edgelut", "torch", "numpy")}
-    settings = {"settings": asdict(config), "lut": lut.reference, "lut_digest": lut.digest, "versions": versions}
+    settings = {
+        "settings": asdict(config),
+        "lut": lut.reference,
+        "lut_digest": lut.digest,
+        "processes": (world or World()).size,
+        **origin_of_code(),
+    }
     write_json(folder / SETTINGS, settings)
+
+
+def origin_of_code() -> dict[str, Any]:
+    """Versions, threads, and the state of the checkout."""
+    return {
+        "versions": {name: metadata.version(name) for name in ("edgelut", "torch", "numpy")},
+        "threads": torch.get_num_threads(),
+        "git": git_state(),
+    }
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,14 +7,14 @@ through. The cost term always sees all candidates: it needs no image. Memory and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from nas.blocks import build_cells, build_fixed
-from nas.theta import allowed_cells
+from nas.mixing import flattened, imaged, make_mix
+from nas.opstats import activation_bytes
 from protos.types import SearchSpace
 
 PATHS = {"two-path": 2, "single-path": 1}
@@ -31,6 +31,13 @@ class Draw:
     soft: Tensor
     ops: tuple[tuple[int, ...], ...]
     weights: tuple[Tensor, ...]
+
+    def to(self, device: torch.device) -> Draw:
+        """The weights on `device`, in one copy; `soft` stays where the costs are."""
+        if device.type == "cpu":
+            return self
+        together = torch.cat(self.weights).to(device)
+        return replace(self, weights=torch.split(together, [len(weights) for weights in self.weights]))
 
 
 def draw(theta: Tensor, allowed: Tensor, temperature: float, relaxation: str, generator: torch.Generator) -> Draw:
@@ -52,28 +59,49 @@ def draw(theta: Tensor, allowed: Tensor, temperature: float, relaxation: str, ge
     return Draw(soft, ops, tuple(1 + (weight - weight.detach()) for weight in chosen))
 
 
+def widest(space: SearchSpace, relaxation: str) -> Draw:
+    """The draw whose paths hold the most numbers: what a step may need at worst."""
+    paths = PATHS.get(relaxation, len(space.op_names))
+
+    def size(layer: int, op: int) -> int:
+        spec = space.spec(layer, op)
+        return activation_bytes(spec) if spec else 0
+
+    chosen = [
+        sorted(space.allowed(layer), key=lambda op, layer=layer: -size(layer, op))[:paths]  # type: ignore[misc]
+        for layer in range(len(space.layers))
+    ]
+    weights = tuple(torch.full((len(ops),), 1 / len(ops)) for ops in chosen)
+    return Draw(torch.zeros(space.shape), tuple(tuple(sorted(ops)) for ops in chosen), weights)
+
+
 class Supernet(nn.Module):
-    """Stem → L layers of mixed candidates → head. (N, C, H, W) → (N, classes)."""
+    """Stem → L layers of mixed candidates → head. (N, C, H, W) → (N, classes).
+
+    `cells.LAYER.CANDIDATE` in its state are the parameters of `nas.blocks`; a child takes them over as they are.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         stem, head = build_fixed(space)
         self.stem, self.head = nn.Sequential(*stem), nn.Sequential(*head)
+        cells = [{op: cell for op, cell in enumerate(row) if cell is not None} for row in build_cells(space)]
         # An absent candidate is skip, or is not allowed and is never drawn.
-        self.cells = nn.ModuleList(
-            nn.ModuleDict({str(op): cell for op, cell in enumerate(row) if cell is not None})
-            for row in build_cells(space)
-        )
-        self.register_buffer("allowed", torch.from_numpy(allowed_cells(space)), persistent=False)
+        self.cells = nn.ModuleList(nn.ModuleDict({str(op): cell for op, cell in row.items()}) for row in cells)
+        self._mixes = [make_mix(layer, row) for layer, row in zip(space.layers, cells, strict=True)]
 
     def forward(self, x: Tensor, drawn: Draw) -> Tensor:
+        images, flat = len(x), False
         x = self.stem(x)
-        for cells, ops, weights in zip(self.cells, drawn.ops, drawn.weights, strict=True):
-            candidates = cast(nn.ModuleDict, cells)
-            outputs = [candidates[str(op)](x) if str(op) in candidates else x for op in ops]
-            mixed = weights[0] * outputs[0]
-            for weight, output in zip(weights[1:], outputs[1:], strict=True):
-                mixed = mixed + weight * output
-            x = mixed  # (N, C', H', W')
+        for mix, ops, weights in zip(self._mixes, drawn.ops, drawn.weights, strict=True):
+            if mix.flat and not flat:
+                x = flattened(x)
+            elif flat and not mix.flat:
+                x = imaged(x, images, mix.entry.input_height, mix.entry.input_width)
+            flat = mix.flat
+            x = mix(x, images, ops, weights)  # (C', N · H' · W') or (N, C', H', W')
+        if flat:
+            last = self._mixes[-1].entry
+            x = imaged(x, images, last.output_height, last.output_width)
         logits: Tensor = self.head(x)
         return logits

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import costs, optimise, search
+from nas.cli import baselines, costs, measure, optimise, report, search, sweep, train
 from protos.errors import EdgelutError
 
 app = typer.Typer(
@@ -26,6 +26,13 @@ app.command()(optimise.optimise)
 app.command()(optimise.pareto)
 app.command()(search.search)
 app.command()(search.derive)
+app.command()(train.train)
+app.command()(train.evaluate)
+app.command()(train.export)
+app.command()(measure.measure)
+app.command()(baselines.baselines)
+app.command()(sweep.sweep)
+app.command()(report.report)
 
 
 def _version(value: bool) -> None:

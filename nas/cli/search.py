@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from protos.errors import BadInputError
 if TYPE_CHECKING:
     from lut_store.lut import Lut
     from nas.config import SearchConfig
+    from nas.hardware import World
     from nas.search import Epoch, Search
 
 INTERRUPTED = 130
@@ -40,6 +42,9 @@ def search(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, after the file; knobs as knobs.alpha=0.5."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", metavar="", help="Go on with the search in the folder.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard/--no-tensorboard", help="Log into DIR/tensorboard after every epoch.")
+    ] = True,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -50,26 +55,35 @@ def search(
     nas search --lut rpi3b/fbnet-cifar10 --output run1 --set relaxation=single-path --set epochs=30 --set batch=64
 
     nas search --lut run1/lut.lut --output run1 --config search.toml --resume
+
+    torchrun --nproc-per-node 4 -m nas search --lut rpi3b.lut --output run2 --set data=cifar10 --set data_folder=cifar
     """
     from nas.config import load_config
+    from nas.hardware import joined
 
     chosen = load_config(config, settings or ())
-    found = load_lut(lut, coordinator)
-    _run(chosen, found, output, resume=resume, as_json=as_json)
+    with joined() as world:
+        _run(chosen, load_lut(lut, coordinator), output, world, resume=resume, board=tensorboard, as_json=as_json)
 
 
-def _run(config: SearchConfig, lut: Lut, output: Path, *, resume: bool, as_json: bool) -> None:
+def _run(
+    config: SearchConfig, lut: Lut, output: Path, world: World, *, resume: bool, board: bool, as_json: bool
+) -> None:
     from nas import run_folder
     from nas.cost import CostTable
     from nas.data import load_images
     from nas.search import Search
 
     train, _ = load_images(config, lut.space)
-    job = Search(config, CostTable.from_lut(lut), train, lut.digest)
+    job = Search(config, CostTable.from_lut(lut), train, lut.digest, world)
     if resume:
         job.resume(output / run_folder.CHECKPOINT)
-    run_folder.begin(output, config, lut, resume=resume)
-    _train(job, output)
+    job.check_memory()
+    if not world.first:
+        _follow(job)
+        return
+    run_folder.begin(output, config, lut, resume=resume, world=world)
+    _train(job, output, board=board)
     record = run_folder.child(lut, job.choices)
     run_folder.write_json(output / run_folder.CHILD, record)
     if as_json:
@@ -79,23 +93,39 @@ def _run(config: SearchConfig, lut: Lut, output: Path, *, resume: bool, as_json:
     console().print(f"θ, the log and the child are in {output}")
 
 
-def _train(job: Search, output: Path) -> None:
+def _follow(job: Search) -> None:
+    """Work along; the first process writes and speaks."""
+    try:
+        job.run(lambda _epoch: None)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _train(job: Search, output: Path, *, board: bool) -> None:
     """Run to the end with a bar on stderr; Ctrl-C ends the command with a sentence."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from nas import run_folder
+    from nas.board import Board
+    from nas.search import DivergedError
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with ExitStack() as stack:
+        log = stack.enter_context(Board(output / run_folder.BOARD, job.costs.space, len(job.done))) if board else None
+        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
         task = progress.add_task("search", total=job.config.epochs, completed=len(job.done))
 
         def after_epoch(epoch: Epoch) -> None:
             run_folder.after_epoch(output, job)
+            if log is not None:
+                log.add(epoch, job.probabilities, job.costs.allowed.numpy())
             progress.update(task, advance=1, description=_described(epoch))
 
         try:
             job.run(after_epoch)
+        except DivergedError as error:
+            raise DivergedError(f"{error} ({output / run_folder.CHECKPOINT})" if job.done else str(error)) from None
         except KeyboardInterrupt:
             progress.stop()
             kept = f"{len(job.done)} epochs are in {output}; go on with the same command and --resume"

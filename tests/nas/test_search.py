@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from nas import run_folder
+from nas.checkpoint import load_checkpoint
 from nas.cli.app import main
 from nas.config import SearchConfig
 from nas.cost import CostTable
@@ -122,6 +124,59 @@ def test_a_loss_that_is_nan_says_where() -> None:
     search = Search(config_of(), COSTS, bad, LUT.digest)
     with pytest.raises(DivergedError, match=r"the loss is nan at epoch 0, step 0 of the weights.*no checkpoint yet"):
         search.run(nothing)
+
+
+def test_a_diverged_search_names_its_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LUT.save(tmp_path / "sample.lut")
+    words: list[object] = ["search", "--lut", tmp_path / "sample.lut", "--output", tmp_path / "run"]
+    # The first epoch stays finite by a batch of all images; then the rate throws the weights out.
+    for setting in ("epochs=8", "warmup_epochs=8", "relaxation=single-path", "samples=60", "batch=60", "weight_lr=1e4"):
+        words += ["--set", setting]
+    assert call(monkeypatch, *words) == 2
+    err = capsys.readouterr().err
+    number = len(load_epochs(tmp_path / "run")) - 1
+    assert f"at epoch {number + 1}, step 0 of the weights: cross entropy" in err
+    assert f"the checkpoint of epoch {number} is good" in err
+    assert str(tmp_path / "run" / run_folder.CHECKPOINT) in err
+    load_checkpoint(tmp_path / "run" / run_folder.CHECKPOINT, settings_digest(tmp_path / "run"), LUT.digest)
+
+
+def load_epochs(folder: Path) -> list[dict[str, str]]:
+    with (folder / run_folder.EPOCHS).open() as file:
+        return list(csv.DictReader(file))
+
+
+def settings_digest(folder: Path) -> str:
+    return SearchConfig(**json.loads((folder / run_folder.SETTINGS).read_text())["settings"]).digest
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LUT.save(tmp_path / "sample.lut")
+    words: list[object] = ["search", "--lut", tmp_path / "sample.lut", "--output", tmp_path / "run"]
+    for setting in ("epochs=1", "warmup_epochs=1", "samples=60"):
+        words += ["--set", setting]
+    assert call(monkeypatch, *words, "--set", "batch=1000000000") == 2
+    err = capsys.readouterr().err
+    found = re.search(r"^nas: a step with 1000000000 images needs about .* a batch of (\d+) would fit", err)
+    assert found, err
+    assert not (tmp_path / "run").exists()
+    assert call(monkeypatch, *words, "--set", "device=tpu") == 2
+    assert "unknown device 'tpu'; this machine has auto, cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["amp", "channels_last"])
+def test_options_of_speed_repeat_themselves(setting: str) -> None:
+    first, second = (search_of(epochs=2, **{setting: True}) for _ in range(2))
+    for search in (first, second):
+        search.run(nothing)
+    assert first.done == second.done
+    usual = search_of(epochs=2)
+    usual.run(nothing)
+    assert first.done[-1].weight_ce == pytest.approx(usual.done[-1].weight_ce, rel=0.05)
 
 
 def test_losses_that_do_not_fit() -> None:

@@ -80,7 +80,7 @@ def test_a_single_path_is_the_network_of_its_candidates() -> None:
         expected = net.stem(x)
         for cells, op in zip(net.cells, choices, strict=True):
             expected = cells[str(op)](expected) if op != 8 else expected  # type: ignore[index]
-        assert torch.equal(net(x, single), net.head(expected))
+        torch.testing.assert_close(net(x, single), net.head(expected))
 
 
 def test_a_mixture_is_the_weighted_sum() -> None:
