@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agent.calibration_values import new_values
+from agent.calibration_values import Values, new_values
 from protos.errors import BadInputError
 from protos.types import Calibration
 
@@ -64,11 +64,10 @@ def estimate(
             f"the load of the square wave is not to be seen: it makes {fit.step_w:+.3f} W ± {fit.step_se_w:.3f} W. "
             "Does the meter stand before this board, and is it read the right way round?"
         )
-    settling_s = max(0.0, fit.settling_s)
     return Calibration(
         lag_s=fit.lag_s,
-        settling_s=settling_s,
-        noise_w=_noise_w(values.time_s, values.power_w, wave, settling_s),
+        settling_s=max(0.0, fit.settling_s),
+        noise_w=_noise_w(values, rows, wave, fit),
         update_period_s=values.period_s,
         idle_w=fit.idle_w,
         step_w=fit.step_w,
@@ -96,6 +95,11 @@ class _Wave:
     def last(self, time_s: Array, back: int = 0) -> NDArray[np.int64]:
         """The edge before each time (n,), or the one so many before that; negative: none."""
         return np.asarray(np.searchsorted(self.time_s, time_s, side="right") - 1 - back)
+
+    def idle(self, time_s: Array) -> NDArray[np.bool_]:
+        """Whether the board was idle at each time (n,)."""
+        edge = self.last(time_s)
+        return np.asarray(np.where(edge < 0, not self.busy_first, self.sign[np.maximum(edge, 0)] < 0))
 
     def response(self, time_s: Array, ages_s: Array) -> Array:
         """(n, len(ages_s) − 1): what each stretch between two ages has contributed; 1 when it is over in a busy board.
@@ -283,19 +287,20 @@ def _thinned(time_s: Array, power_w: Array) -> _Rows:
     return _Rows(means[0], means[1], np.ones(len(means[0])))
 
 
-def _noise_w(time_s: Array, power_w: Array, wave: _Wave, settling_s: float) -> float:
-    """Robust standard deviation of single values around the mean of their idle stretch; of all values around that of
-    their stretch where too few are settled and idle.
+def _noise_w(values: Values, rows: _Rows, wave: _Wave, fit: _Fit) -> float:
+    """Robust standard deviation of single values while the board is idle.
+
+    Around the fit; where its rows are means of many, around the mean of each idle stretch once that has settled.
     """
-    edge = wave.last(time_s)
-    since_s = time_s - wave.time_s[np.maximum(edge, 0)]
-    idle = np.where(edge < 0, not wave.busy_first, wave.sign[np.maximum(edge, 0)] < 0)
-    settled = (edge < 0) | (since_s > 1.5 * settling_s)
-    for chosen in (idle & settled, settled, np.ones(len(time_s), bool)):
-        parts = [power_w[chosen & (edge == index)] for index in range(-1, len(wave.time_s))]
-        # A mean takes one of n values' freedom with it.
-        spread = [(part - part.mean()) * np.sqrt(len(part) / (len(part) - 1)) for part in parts if len(part) > 2]
-        if sum(map(len, spread)) >= LEAST_VALUES // 2:
-            away_w = np.concatenate(spread)
-            return 1.4826 * float(np.median(np.abs(away_w))) or float(away_w.std())
-    return 0.0
+    if len(rows.time_s) == len(values.time_s):
+        idle = wave.idle(rows.time_s)
+        return _deviation(fit.residual_w[idle] if idle.any() else fit.residual_w)
+    edge = wave.last(values.time_s)
+    since_s = values.time_s - wave.time_s[np.maximum(edge, 0)]
+    chosen = wave.idle(values.time_s) & ((edge < 0) | (since_s > 1.5 * fit.settling_s))
+    parts = [values.power_w[chosen & (edge == index)] for index in range(-1, len(wave.time_s))]
+    return _deviation(np.concatenate([part - part.mean() for part in parts if len(part)] or [fit.residual_w]))
+
+
+def _deviation(away_w: Array) -> float:
+    return 1.4826 * float(np.median(np.abs(away_w))) or float(away_w.std())
