@@ -14,8 +14,10 @@ from coordinator.provenance import Origin, provenance
 from coordinator.sources import Source, combined, read_sources
 from coordinator.tables import Tables, item_energy
 from coordinator.validate import anchor_shift
+from lut_store.completed import check_conditions, completed, reused_sentence
 from lut_store.estimate.boards import LEAST_FOR_OUTSIDE, Boards, compare
 from lut_store.estimate.energy import PowerEstimate, estimate_power
+from lut_store.estimate.executions import covered
 from lut_store.estimate.latency import LatencyEstimate, estimate_latency
 from lut_store.estimate.settings import DEFAULT, Settings
 from lut_store.lut import Lut
@@ -45,7 +47,24 @@ class BuildRequest:
 
 
 def build_lut(store: Store, run_id: str) -> Lut:
-    """Build and store the LUT version of a profile run. Raises BadInputError when it has measured nothing."""
+    """Build and store the LUT version of a profile run. Raises BadInputError when it has measured nothing.
+
+    A run that completes a version of its own space (coordinator.missing) is built together with that version's runs.
+    """
+    spec = store.run(run_id).spec
+    if spec.lut_digest:
+        base = store.lut_by_digest(spec.lut_digest)
+        if base.space.digest == spec.space.digest:
+            p = base.provenance
+            return build(
+                store,
+                BuildRequest(
+                    run_ids=(*p["runs"], run_id),
+                    allow_different=tuple(p.get("differing") or ()),
+                    exclude_devices=tuple(p.get("excluded_devices") or ()),
+                    parents=(base.digest,),
+                ),
+            )
     return build(store, BuildRequest((run_id,)))
 
 
@@ -58,7 +77,7 @@ def build(store: Store, request: BuildRequest) -> Lut:
     check_allowed(request.allow_different)
     sources = read_sources(store, request.run_ids, request.exclude_devices)
     allowed = differing(sources, request.allow_different)
-    lut = lut_of(sources, request, allowed)
+    lut = _with_reused(store, sources, lut_of(sources, request, allowed), request.allow_different)
     previous = _previous(store, lut)
     said = findings(lut, _within(sources))
     validation: dict[str, Any] = {}
@@ -82,6 +101,7 @@ def build(store: Store, request: BuildRequest) -> Lut:
 def lut_of(sources: Sequence[Source], request: BuildRequest, allowed: Differing) -> Lut:
     """The LUT that this evidence gives, not yet stored."""
     spec, stored = combined(sources)
+    spec = covered(spec)
     evidence = gather(*stored)
     if not evidence.streams:
         runs = f"run {sources[0].run_id} has" if len(sources) == 1 else "the runs have"
@@ -106,6 +126,16 @@ def lut_of(sources: Sequence[Source], request: BuildRequest, allowed: Differing)
         validation=tables.validation(),
         provenance=provenance(spec, evidence, origin, tables),
     )
+
+
+def _with_reused(store: Store, sources: Sequence[Source], lut: Lut, allow_different: Sequence[str]) -> Lut:
+    """The LUT with what its runs were planned to take from versions of other spaces."""
+    for digest in dict.fromkeys(source.spec.lut_digest for source in sources if source.spec.lut_digest):
+        held = store.lut_by_digest(digest)
+        if held.space.digest != lut.space.digest:
+            check_conditions(lut, held, tuple(allow_different))
+            lut = completed(lut, held)
+    return lut
 
 
 def _estimates(
@@ -172,6 +202,8 @@ def findings(lut: Lut, within: Mapping[str, Sequence[str]] | None = None) -> lis
     said += [f"{count} cells: {word}" for word, count in sorted(words.items())]
     said += sentences(lut.provenance["differing"])
     said += [f"one run with different {name}: {', '.join(values)}" for name, values in (within or {}).items()]
+    if reused := reused_sentence(lut):
+        said.append(reused)
     if lut.provenance["excluded_devices"]:
         said.append(f"left out as asked: {', '.join(lut.provenance['excluded_devices'])}")
     return said + _board_findings(lut.provenance["boards"] or {})

@@ -6,6 +6,7 @@ numpy and scipy are imported when the first run needs them: a coordinator that o
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lut_store.store import Store
@@ -20,9 +21,13 @@ class Estimators:
 
     def look(self, store: Store, run_id: str) -> LatencyLook:
         from coordinator.evidence import gather
+        from lut_store.estimate.executions import covered
         from lut_store.estimate.latency import look
 
-        return look(store.run(run_id).spec, gather(list(store.measurements(run_id, "latency"))).streams)
+        spec = store.run(run_id).spec
+        found = look(covered(spec), gather(list(store.measurements(run_id, "latency"))).streams)
+        planned = len(spec.items)
+        return replace(found, n=found.n[:planned], rel_halfwidth=found.rel_halfwidth[:planned])
 
     def build(self, store: Store, run_id: str) -> Lut:
         from coordinator.build import build_lut

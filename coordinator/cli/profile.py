@@ -69,6 +69,15 @@ def profile(
             min=0, metavar="N", help="Of the networks and of the order. Default: a new one.", rich_help_panel=MEASURE
         ),
     ] = None,
+    only_missing: Annotated[
+        bool,
+        typer.Option(
+            "--only-missing",
+            metavar="",
+            help="Measure only what the newest version lacks, or no other space has.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", metavar="", help="Print the run's id and return; needs a daemon.")
     ] = False,
@@ -84,6 +93,8 @@ def profile(
     coordinator profile --device rpi3b --space my-space.toml --threads 4
 
     coordinator profile --device pi-01 --meter um25c:/dev/rfcomm0 --context steady --detach
+
+    coordinator profile --device rpi3b --space larger.toml --only-missing
     """
     one_of("method", method, METHODS)
     one_of("context", context, CONTEXTS)
@@ -102,16 +113,22 @@ def profile(
         meter=(meter or NO_METER) if local else meter,
         seed=secrets.randbelow(1 << 31) if seed is None else seed,
     )
-    run(spec, detach=detach, coordinator=coordinator, as_json=as_json)
+    run(spec, complete=only_missing, detach=detach, coordinator=coordinator, as_json=as_json)
 
 
-def run(spec: RunSpec, *, detach: bool, coordinator: str, as_json: bool) -> None:
-    """Submit a run and stay with it to its end, or return at once when detached."""
+def run(spec: RunSpec, *, complete: bool = False, detach: bool, coordinator: str, as_json: bool) -> None:
+    """Submit a run and stay with it to its end, or return at once when detached. `complete`: only what is missing."""
     from coordinator.cli.connect import connected
+    from coordinator.cli.only_missing import only_missing
 
     with connected(coordinator) as link:
         if detach:
             check_detach(link, spec.device)
+        if complete:
+            narrowed = only_missing(link, spec, as_json=as_json)
+            if narrowed is None:
+                return
+            spec = narrowed
         run_on(link, spec, detach=detach, as_json=as_json)
 
 

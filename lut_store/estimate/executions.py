@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.types import FIXED_LAYER, SKIP, LatencyRound, PathTimings, RunSpec
+from protos.types import FIXED_LAYER, SKIP, BlockSpec, CellRef, LatencyRound, PathTimings, PlanItem, RunSpec
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -50,6 +50,30 @@ def slot_items(spec: RunSpec) -> tuple[IntArray, IntArray]:
             else:
                 cells[cell.layer, cell.op] = number
     return cells, fixed
+
+
+def covered(spec: RunSpec) -> RunSpec:
+    """The run with an item for every operator of its space; those that it did not plan come last.
+
+    A path runs through all of them, planned or not, and a network's cost is the sum of all of them.
+    """
+    planned = {cell for item in spec.items for cell in item.cells}
+    ends = [(CellRef(FIXED_LAYER, op), own) for op, own in enumerate((*spec.space.stem, *spec.space.head))]
+    cells = [
+        (CellRef(layer, op), cell.spec)
+        for layer, row in enumerate(spec.space.layers)
+        for op, cell in enumerate(row.cells)
+        if cell.spec is not None and cell.spec.kind != SKIP
+    ]
+    more: dict[object, list[CellRef]] = {}
+    specs: dict[object, BlockSpec] = {}
+    for cell, own in (*ends, *cells):
+        if cell not in planned:
+            key = own if spec.dedupe else cell
+            more.setdefault(key, []).append(cell)
+            specs[key] = own
+    items = tuple(PlanItem(specs[key], tuple(places)) for key, places in more.items())
+    return replace(spec, items=spec.items + items) if items else spec
 
 
 def skip_cells(spec: RunSpec) -> NDArray[np.bool_]:
