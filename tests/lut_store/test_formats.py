@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lut_store import formats
 from lut_store.document import FORMAT_VERSION, to_document
 from lut_store.formats import decode, files, json_text, parquet
 from lut_store.lut import Lut
+from protos import types
 from protos.errors import BadInputError, StorageError
 from tests.lut_store.samples import fbnet, lut_of, random_choices, space_of
 from tests.lut_store.strategies import luts
@@ -65,6 +66,20 @@ def schema() -> Any:
 def test_the_schema_itself_is_one_and_names_the_format_version() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     assert schema()["properties"]["format_version"] == {"const": FORMAT_VERSION}
+
+
+def test_the_schema_knows_the_words_of_the_vocabulary() -> None:
+    operator = schema()["$defs"]["operator"]["properties"]
+    configuration = schema()["properties"]["configuration"]["properties"]
+    for node, words in (
+        (operator["kind"], types.BLOCK_KINDS),
+        (operator["activation"], types.ACTIVATIONS),
+        (operator["norm"], types.NORMS),
+        (configuration["emulation"], types.EMULATIONS),
+        (configuration["context"], types.CONTEXTS),
+    ):
+        assert node["enum"] == list(words)
+    assert set(operator) == {item.name for item in fields(types.BlockSpec)}
 
 
 @pytest.mark.parametrize("ending", [".lut", ".json", ".parquet", ".LUT"])
