@@ -17,7 +17,8 @@ def bounds(values: Sequence[float], least: float) -> tuple[float, float]:
     span = max(high - low, least, LEAST_SPAN * max(abs(low), abs(high)))
     middle = (low + high) / 2
     step = _round_step(span / 4)
-    return math.floor((middle - span / 2) / step) * step, math.ceil((middle + span / 2) / step) * step
+    below, above = math.floor((middle - span / 2) / step) * step, math.ceil((middle + span / 2) / step) * step
+    return min(below, low), max(above, high)  # rounding must not cut a value off
 
 
 def _round_step(step: float) -> float:

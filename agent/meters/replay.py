@@ -1,11 +1,12 @@
 """A recorded trace, played again as if a meter said it now.
 
-Configuration to paste (a file of `edgelut-agent monitor`, or any text that the `csv` meter reads; `columns` as there)::
+Configuration to paste (a file of `edgelut-agent monitor`; or any text that the `csv` meter reads, `columns` as there)::
 
-    edgelut-agent run --meter "replay:trace.csv?columns=t_s,V,A,W"
+    edgelut-agent run --meter replay:trace.csv
+    edgelut-agent run --meter "replay:scope.csv?columns=t_s,V,A,W"
 
-Options: `columns` (t_s,V,A), `speed` (1), `loop` (no). The trace begins when sampling starts; each start begins it
-again.
+Options: `columns` (t_s,V,A; those of a monitor's file are known, and what it marks as repeated is left out), `speed`
+(1), `loop` (no). The trace begins when sampling starts; each start begins it again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from protos.errors import BadInputError
 from protos.types import MeterInfo
 
 DEFAULT_COLUMNS = "t_s,V,A"
+MONITOR_HEADER = b"t_s,voltage_v,current_a,power_w,fresh,temp_c\n"
+MONITOR_COLUMNS = "t_s,V,A,W,_,_"
 TICK_S = 0.02
 
 
@@ -58,14 +61,11 @@ def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:  # noqa: ARG00
 
 def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
     spec.only("columns", "speed", "loop")
-    columns = spec.options.get("columns", DEFAULT_COLUMNS)
+    data, columns = _trace(spec)
     if not any(column.quantity == "time_s" for column in parse_columns(columns)):
         raise BadInputError(f"meter {spec}: columns={columns} has no time; a trace needs one.")
     source = CsvDecoder(columns)
-    try:
-        readings = source.feed(Path(spec.port).read_bytes() + b"\n")
-    except OSError as error:
-        raise BadInputError(f"meter {spec}: the trace cannot be read: {error}.") from error
+    readings = source.feed(data + b"\n")
     if len(readings) < 2:
         reasons = ", ".join(f"{times} × {reason}" for reason, times in source.rejected.most_common(3)) or "it is empty"
         raise BadInputError(f"meter {spec}: the trace has fewer than two samples ({reasons}).")
@@ -75,3 +75,15 @@ def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
     # A recorded trace is no measurement of what runs now: it counts as emulated.
     info = MeterInfo("replay", spec.port, "replay", rate_hz=rate_hz, emulated=True)
     return ReplayMeter(info, clock, readings, speed, spec.flag("loop", False))
+
+
+def _trace(spec: MeterSpec) -> tuple[bytes, str]:
+    """The lines of the file and their columns."""
+    try:
+        data = Path(spec.port).read_bytes()
+    except OSError as error:
+        raise BadInputError(f"meter {spec}: the trace cannot be read: {error}.") from error
+    if "columns" in spec.options or not data.startswith(MONITOR_HEADER):
+        return data, spec.options.get("columns", DEFAULT_COLUMNS)
+    lines = data.removeprefix(MONITOR_HEADER).splitlines(keepends=True)
+    return b"".join(row for row in lines if row.split(b",")[4:5] != [b"0"]), MONITOR_COLUMNS
