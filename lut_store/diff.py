@@ -158,7 +158,7 @@ def _metric_diff(lut_a: Lut, lut_b: Lut, name: str, architectures: Sequence[Sequ
     return MetricDiff(
         name,
         changes,
-        sum(np.isfinite(change.q) for change in changes),
+        int(sum(np.isfinite(change.q) for change in changes)),
         tuple(entries.cells[i] for i in np.flatnonzero(known_a & ~known_b)),
         tuple(entries.cells[i] for i in np.flatnonzero(known_b & ~known_a)),
         tuple(totals),

@@ -26,7 +26,7 @@ def flagged(lut: Lut) -> list[Finding]:
     """Hot, throttled or disturbed samples are left out, or said."""
     found, p = [], lut.provenance
     count, left_out = _number(p.get("rounds_flagged")), _number(p.get("rounds_left_out"))
-    if count and not left_out:
+    if count and left_out == 0:
         sentence = (
             f"{count:.0f} rounds were hot, throttled or disturbed while they ran, and are in these numbers all the same"
         )

@@ -97,3 +97,22 @@ def test_numbers_of_a_network_are_those_that_the_lut_predicts() -> None:
     assert [point.corrected for point in record.networks] == pytest.approx(list(predicted))
     assert len(record.anchors) == 3
     assert all(point.lo is not None and point.lo < point.corrected for point in record.networks)
+
+
+def test_a_picture_of_what_changed(tmp_path: Path) -> None:
+    from coordinator.diff_plot import diff_heatmap
+    from lut_store.diff import diff
+
+    a = validated_lut(fbnet())
+    assert a.latency is not None
+    scale = np.ones(a.space.shape)
+    scale[3:7, 2] = 1.4
+    slower = replace(a, latency=replace(a.latency, value=scale * a.latency.value, corrected=scale * a.latency.corrected))
+    diff_heatmap(diff(a, slower), tmp_path / "both.png")
+    diff_heatmap(diff(a, a), tmp_path / "same.png")
+    diff_heatmap(diff(with_hole(a), a), tmp_path / "hole.png")
+    pictures = [(tmp_path / f"{name}.png").read_bytes() for name in ("both", "same", "hole")]
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len(set(pictures)) == 3
+    with pytest.raises(BadInputError, match="nothing to draw"):
+        diff_heatmap(diff(replace(a, latency=None), replace(a, energy=None)), tmp_path / "none.png")

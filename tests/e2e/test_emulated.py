@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 
 from coordinator.client import Coordinator
 from lut_store.lut import Lut
+from lut_store.store import Store
+from protos.types import LutQuery
 from tests.e2e.processes import DEADLINE_S, World
 
 REFERENCE = "rpi3b/tiny"
@@ -157,8 +161,47 @@ def test_what_does_not_exist_is_named_with_what_there_is(emulated: World) -> Non
     assert "did you mean 'rpi3b'" in said("profile", "--device", "rpi3")
     assert "did you mean 'tiny'" in said("lut", "show", "rpi3b/tini")
     assert "there is no run nope" in said("runs", "watch", "nope")
-    assert "must be a number" in said("lut", "show", "rpi3b/tiny@x")
+    assert "has no tag 'x'. There is: rpi3b/tiny@" in said("lut", "show", "rpi3b/tiny@x")
     assert "did you mean 'heatmap'" in said("lut", "plot", REFERENCE, "--kind", "heatmp", "--output", "x.png")
     assert "x.xls" in said("lut", "export", REFERENCE, "--output", "x.xls")
     assert "is a file" in said("lut", "validate", "pi.lut", "--device", "rpi3b")
     assert "holds one LUT" in said("lut", "show", "pi.lut", "--threads", "2")
+
+
+# ---- tags and drift: after everything that counts versions and runs ----
+
+
+@pytest.mark.usefixtures("profiled")
+def test_emulated_data_are_stable_by_force_alone(emulated: World) -> None:
+    refused = emulated.run("coordinator", "lut", "tag", f"{REFERENCE}@1", "stable", status=2).stderr
+    assert "its data are from an emulated device, not from hardware" in refused
+    forced = emulated.json("coordinator", "lut", "tag", f"{REFERENCE}@1", "stable", "--force", "--json")
+    assert forced["forced"]
+    assert emulated.json("coordinator", "lut", "show", f"{REFERENCE}@stable", "--json")["version"] == 1
+
+
+@pytest.mark.usefixtures("profiled")
+def test_a_board_is_asked_whether_its_lut_still_holds(emulated: World) -> None:
+    found = emulated.json("coordinator", "drift", "--device", "rpi3b", "--json")
+    assert (found["lut"], found["holds"], found["reasons"]) == ("rpi3b/tiny@1", True, [])
+    assert found["anchors"] > 0
+    assert found["operators"]["tested"] == 11
+    assert "did you mean" in emulated.run("coordinator", "drift", "--device", "rpi3", status=2).stderr
+    assert (
+        "must be above 0"
+        in emulated.run("coordinator", "drift", "--device", "rpi3b", "--tolerance", "0", status=2).stderr
+    )
+
+
+@pytest.mark.usefixtures("profiled")
+def test_a_lut_of_a_faster_board_does_not_hold(emulated: World) -> None:
+    with closing(Store(f"sqlite:///{emulated.folder / 'data' / 'edgelut' / 'edgelut.db'}")) as store:
+        lut = store.lut(LutQuery("rpi3b", "tiny", "1"))
+        anchors = [{**anchor, "latency_s": 0.8 * anchor["latency_s"]} for anchor in lut.validation["anchors"]]
+        validation = {**lut.validation, "anchors": anchors}
+        faster = replace(lut, validation=validation, provenance={**lut.provenance, "evidence": "of another board"})
+        version = store.add_lut(replace(faster, version=0)).version
+    emulated.run("coordinator", "lut", "tag", f"{REFERENCE}@{version}", "stable", "--force")
+    said = emulated.run("coordinator", "drift", "--device", "rpi3b", status=1).stdout
+    assert f"rpi3b/tiny@{version} (stable) does NOT hold any more on rpi3b" in said
+    assert "the anchor networks take +2" in said
