@@ -6,7 +6,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-FIGURES := fidelity truth spread device-time overhead ingest
+FIGURES := fidelity truth spread device-time overhead ingest optimise
 BENCHES := $(addprefix bench-,$(FIGURES))
 
 .DEFAULT_GOAL := help

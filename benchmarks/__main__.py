@@ -16,8 +16,9 @@ FIGURES = {
     "device-time": "device time of a full LUT on the emulated Pi 3B, and error against device time",
     "overhead": "the agent against torch.utils.benchmark; memory and CPU of daemon and worker",
     "ingest": "durable ingest against a bare stream",
+    "optimise": "exact search over a full space against HiGHS",
 }
-LONG = ("fidelity", "truth", "device-time")  # these have a short and a long form
+LONG = ("fidelity", "truth", "device-time", "optimise")  # these have a short and a long form
 
 
 def main() -> int:

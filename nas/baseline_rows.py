@@ -76,8 +76,8 @@ def _row(name: str, space: SearchSpace, lut: Lut | None) -> BaselineRow:
 def _whole(lut: Lut | None, metric: str) -> float | None:
     """The one network of the space, which every profile measures end to end to validate its sums."""
     record = {} if lut is None else lut.validation.get(metric) or {}
-    networks = record.get("networks") or [{}]
-    measured: float | None = networks[0].get("measured")
+    networks = record.get("networks")
+    measured: float | None = networks[0].get("measured") if isinstance(networks, list) and networks else None
     return measured
 
 

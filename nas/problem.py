@@ -19,7 +19,6 @@ class Problem:
     objective: Array  # (L, K)
     usage: Array  # (B, L, K)
     caps: Array  # (B,)
-    dominance: Array  # (D, L, K) the numbers that matter: two architectures equal in them are equally good
 
 
 def make_problem(objective: Array, costs: Costs, budgets: Budgets) -> Problem:
@@ -38,10 +37,8 @@ def make_problem(objective: Array, costs: Costs, budgets: Budgets) -> Problem:
             limits.append((np.array_equal(used, priced), cap - fixed + SLACK * abs(cap), used))
     limits.sort(key=lambda limit: limit[0])
     usage = [used for _, _, used in limits]
-    matters = usage if any(same for same, _, _ in limits) else [priced, *usage]  # compare nothing twice
     return Problem(
         priced,
         np.array(usage).reshape(len(usage), *objective.shape),
         np.array([cap for _, cap, _ in limits]),
-        np.array(matters),
     )

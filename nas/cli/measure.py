@@ -164,6 +164,7 @@ def _followed(client: Coordinator, run_id: str) -> Run:
             left = "" if ended.eta_s is None else f"ETA {round(ended.eta_s)} s"
             said = {"queued": f"waiting: {ended.reason}", "latency": "measuring latency", "energy": "measuring energy"}
             progress.update(task, completed=done, description=said.get(ended.state, ended.state), left=left)
+        progress.update(task, completed=1.0, left="")
     assert ended is not None
     return ended
 
@@ -188,7 +189,7 @@ def _print(lut: Lut, result: MeasuredChild, report: dict[str, Any], remark: str)
         rows.add_row(name, *_cells(numbers, unit))
     notes = [remark]
     if result.energy.measured is None:
-        notes.append("no energy: the agent has no meter")
+        notes.append("no energy: without a meter, or without energy in the LUT, there is none to compare")
     factor = report["anchor_factor"]
     if factor is not None:
         notes.append(
