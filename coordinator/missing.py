@@ -105,8 +105,8 @@ def _spread(known: Known) -> tuple[PlanItem, ...]:
 
 
 def best_of(candidates: Sequence[Known]) -> Known | None:
-    """A version of the same space, else the one that spares most; None when none spares anything."""
-    spares = [known for known in candidates if known.spared]
+    """A version of the same space, else the one that spares most; None when no other spares anything."""
+    spares = [known for known in candidates if known.spared or known.same_space]
     return max(spares, key=lambda known: (known.same_space, len(known.spared)), default=None)
 
 

@@ -40,20 +40,26 @@ def check_conditions(lut: Lut, source: Lut, allow: tuple[str, ...] = ()) -> None
 def completed(lut: Lut, source: Lut) -> Lut:
     """`lut`, not stored yet, with the operators that only `source` holds; itself when there are none.
 
-    Nothing was fitted (a correction to half a table would correct the wrong thing): corrected numbers are the measured
-    ones. A metric that the run did not measure stays unmeasured.
+    A metric that is completed has no correction: there was no whole table to fit one to. A metric that the run did not
+    measure stays unmeasured. Operators that both have measured say how far the board has moved: the provenance, under
+    "reused", has their median ratio, now ÷ then.
     """
     flags = dict(lut.flags)
     metrics: dict[str, Metric] = {}
     reused: dict[BlockSpec, None] = {}
     taken: set[CellRef] = set()
+    ratios: dict[str, dict[str, float | int]] = {}
     for name in METRICS:
         own, theirs = getattr(lut, name), getattr(source, name)
         if own is None or theirs is None:
             continue
-        metrics[name], cells = _filled(lut, own, _entries(source, theirs))
-        taken |= cells.keys()
-        reused |= dict.fromkeys(cells.values())
+        entries = _entries(source, theirs)
+        ratios[name] = _ratio(_entries(lut, own), entries)
+        filled, cells = _filled(lut, own, entries)
+        if cells:
+            metrics[name] = filled
+            taken |= cells.keys()
+            reused |= dict.fromkeys(cells.values())
     if not taken:
         return lut
     for cell in taken:
@@ -64,8 +70,10 @@ def completed(lut: Lut, source: Lut) -> Lut:
     record = {
         "reference": source.reference,
         "digest": source.digest,
+        "metrics": list(metrics),
         "cells": len(taken),
         "operators": [spec.label() for spec in reused],
+        "measured_again": ratios,
     }
     validation = dict(lut.validation)
     for name in metrics:
@@ -79,10 +87,13 @@ def reused_sentence(lut: Lut) -> str:
     record = lut.provenance.get("reused")
     if not isinstance(record, Mapping):
         return ""
-    return (
-        f"{record['cells']} cells ({len(record['operators'])} operators) were not measured again: their numbers are "
-        f"those of {record['reference']}"
-    )
+    again = [
+        f"{found['operators']} operators measured again in {name}: {found['ratio'] - 1:+.1%}"
+        for name, found in record["measured_again"].items()
+        if found["operators"]
+    ]
+    what = f"{' and '.join(record['metrics'])} of {record['cells']} cells ({len(record['operators'])} operators)"
+    return "; ".join([f"{what} are those of {record['reference']}, not measured again", *again])
 
 
 def _entries(source: Lut, metric: Metric) -> dict[BlockSpec, Entry]:
@@ -100,6 +111,12 @@ def _entries(source: Lut, metric: Metric) -> dict[BlockSpec, Entry]:
             fixed = float(metric.fixed_value[index]), float(metric.fixed_se[index]), int(metric.fixed_n[index])
             found.setdefault(spec, fixed)
     return found
+
+
+def _ratio(now: Mapping[BlockSpec, Entry], then: Mapping[BlockSpec, Entry]) -> dict[str, float | int]:
+    """How many operators both hold, and the median of their costs now ÷ then."""
+    both = [now[spec][0] / then[spec][0] for spec in now if spec in then and then[spec][0] > 0]
+    return {"operators": len(both), "ratio": float(np.median(both)) if both else 1.0}
 
 
 def _filled(lut: Lut, metric: Metric, entries: Mapping[BlockSpec, Entry]) -> tuple[Metric, dict[CellRef, BlockSpec]]:
