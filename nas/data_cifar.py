@@ -11,7 +11,6 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def _pickled(data: bytes, where: str) -> Raw:
     return images, labels
 
 
-_RECONSTRUCT: Callable[..., Any] = np.zeros(0).__reduce__()[0]  # where it lives depends on numpy's version
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]  # a function; where it lives depends on numpy's version
 
 
 def _latin1(text: str, _encoding: str) -> bytes:

@@ -79,7 +79,8 @@ def _solve(problem: Problem) -> IntArray | None:
     """The choices (L,) of the least objective; None when nothing stays within the caps."""
     objective, caps = problem.objective, problem.caps
     if not len(caps):
-        return objective.argmin(axis=1)
+        least: IntArray = objective.argmin(axis=1)
+        return least
     if len(caps) == 2 and np.array_equal(objective, problem.usage[1]):  # a budget on the objective itself
         return _least_second(problem)
     usage = np.where(np.isinf(problem.usage), 0.0, problem.usage)  # the objective keeps out what is not allowed
@@ -155,4 +156,5 @@ def _enumerated(objective: Array, usage: Array, caps: Array, excess: Array, limi
             alive = alive[front(wide[:-1, alive])]
         sums = wide[:, alive]
         steps.append(Step(layer, alive // len(ops), ops[alive % len(ops)]))
-    return architectures(steps, np.array([sums[0].argmin()]))[0]
+    (best,) = architectures(steps, np.array([sums[0].argmin()]))
+    return np.asarray(best)
