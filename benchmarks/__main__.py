@@ -15,10 +15,16 @@ FIGURES = {
     "spread": "identical blocks measured separately",
     "device-time": "device time of a full LUT on the emulated Pi 3B, and error against device time",
     "overhead": "the agent against torch.utils.benchmark; memory and CPU of daemon and worker",
+    "meter-energy": "energy of operators with each emulated meter, against the emulated Pi's truth",
+    "meter-lag": "lag found by `edgelut-agent calibrate`, against the emulator's true one",
+    "fuzz": "damaged frames and byte streams through every meter driver",
+    "meters": "CPU share of reading each meter, and decode rates",
+    "meter-load": "latency of an operator with and without the meter being read",
     "ingest": "durable ingest against a bare stream",
     "optimise": "exact search over a full space against HiGHS",
 }
-LONG = ("fidelity", "truth", "device-time", "optimise")  # these have a short and a long form
+METER_LONG = ("meter-energy", "meter-lag", "fuzz", "meter-load")
+LONG = ("fidelity", "truth", "device-time", "optimise", *METER_LONG)  # these have a short and a long form
 
 
 def main() -> int:

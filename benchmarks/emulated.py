@@ -15,6 +15,7 @@ import numpy as np
 from agent.emulator.clocks import VirtualClock
 from agent.emulator.device import EmulatedDevice
 from agent.emulator.memory_meter import InMemoryMeter
+from agent.emulator.meter import POLLED
 from agent.emulator.model import MeterModel, MeterSettings
 from agent.emulator.runner import EmulatedRunner
 from agent.metering import Meters
@@ -57,26 +58,30 @@ class Profile:
     spec: RunSpec
 
 
-def profile(spec: RunSpec, device_type: str, seed: int, meter: MeterSettings = NOISY_2HZ) -> Profile:
+def profile(
+    spec: RunSpec, device_type: str, seed: int, meter: MeterSettings = NOISY_2HZ, meter_kind: str = "um25c"
+) -> Profile:
     """Perform latency tasks until the target or the budget is reached, then the energy tasks, then build."""
     device = EmulatedDevice(device_type, seed)
     spec = replace(spec, seed=seed)
-    stored = asyncio.run(_measure(spec, device, replace(meter, seed=seed)))
+    stored = asyncio.run(_measure(spec, device, replace(meter, seed=seed), meter_kind))
     evidence = gather(stored)
     board = board_record(Device("emulated", device_type, emulation="device"))
     source = Source(f"seed-{seed}", spec, tuple(stored), (board,))
     return Profile(lut_of([source], BuildRequest((source.run_id,)), {}), evidence, device, spec)
 
 
-async def _measure(spec: RunSpec, device: EmulatedDevice, settings: MeterSettings) -> list[StoredMeasurement]:
+async def _measure(
+    spec: RunSpec, device: EmulatedDevice, settings: MeterSettings, kind: str
+) -> list[StoredMeasurement]:
     clock, desk, plan = VirtualClock(), Desk(), spec.plan
     runner = EmulatedRunner(device, clock)
     model = MeterModel(device.supply, settings)
 
     def opened(_spec: str, clock: Clock) -> Meter:
-        return InMemoryMeter(model, clock, kind="um25c")
+        return InMemoryMeter(model, clock, kind=kind, streaming=kind not in POLLED)
 
-    meters = Meters("um25c:memory", clock, opener=opened)
+    meters = Meters(f"{kind}:memory", clock, opener=opened)
     rounds = number = 0
     while True:
         await _task(spec, "latency", number, rounds, runner, meters, desk)

@@ -54,7 +54,7 @@ class Driver:
         if self.timed:
             return lambda index: self._frame(index, rng)
         pool = [self._frame(index, rng) for index in range(POOL)]
-        return lambda _: pool[rng.randrange(POOL)]
+        return lambda _: pool[int(rng.random() * POOL)]
 
     def _frame(self, index: int, rng: random.Random) -> tuple[bytes, Value]:
         data = self.encode(index, rng)
@@ -91,14 +91,14 @@ class Outcome:
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
     """One to four changes: bits, bytes, losses, insertions, doubled parts, a lost beginning or end."""
-    out = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at, size = rng.randrange(len(out) + 1), rng.randint(1, 9)
-        change = rng.randrange(7)
+    out, draw = bytearray(data), rng.random
+    for _ in range(1 + int(4 * draw())):
+        at, size = int(draw() * (len(out) + 1)), 1 + int(9 * draw())
+        change = int(7 * draw())
         if change == 0 and at < len(out):
-            out[at] ^= 1 << rng.randrange(8)
+            out[at] ^= 1 << int(8 * draw())
         elif change == 1 and at < len(out):
-            out[at] = rng.randrange(256)
+            out[at] = int(256 * draw())
         elif change == 2:
             del out[at : at + size]
         elif change == 3:
@@ -165,7 +165,7 @@ def value(reading: Reading) -> Value:
 
 
 def close(one: Value, other: Value) -> bool:
-    return all(abs(a - b) <= 1e-6 + 1e-6 * abs(b) for a, b in zip(one, other, strict=True))
+    return one == other or all(abs(a - b) <= 1e-6 + 1e-6 * abs(b) for a, b in zip(one, other, strict=True))
 
 
 def close_to_any(one: Value, others: Sequence[Value] | set[Value]) -> bool:

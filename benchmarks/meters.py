@@ -1,14 +1,11 @@
-"""`python -m benchmarks.meters`: drivers under damaged frames, decode rates, and what it costs to read each meter.
+"""Figure 4 of the meters: decode rates, and the CPU that reading each meter costs.
 
-1. For each decoder `--mutations` damaged frames between two good ones: wrong readings that came through, the longest
-time for one, and whether the good frame after the damage was read. 2. Readings a second that each decoder makes of
-clean data (PPK2: samples). 3. CPU of this process as a share of one core while it reads an emulated meter (in a
-process of its own) at its full rate.
+Readings a second that each decoder makes of clean data (PPK2: samples), and CPU of this process as a share of one core
+while it reads an emulated meter (in a process of its own) at its full rate.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import time
@@ -20,6 +17,7 @@ import numpy as np
 from agent.emulator.meter import spawn
 from agent.emulator.meters import atorch, avhzy, csv, smartpower3, tc66c, um25c
 from agent.meters import Reading, decoder, open_meter
+from benchmarks.runs import keep
 
 READ_S = 5.0
 
@@ -48,52 +46,9 @@ class WallClock:
         return time.monotonic_ns()
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """One to four changes: bits, bytes, losses, insertions, doubled parts, a lost beginning."""
-    out = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(max(1, len(out)))
-        size = rng.randint(1, 9)
-        change = rng.randrange(6)
-        if change == 0 and out:
-            out[at] ^= 1 << rng.randrange(8)
-        elif change == 1 and out:
-            out[at] = rng.randrange(256)
-        elif change == 2:
-            del out[at : at + size]
-        elif change == 3:
-            out[at:at] = rng.randbytes(size)
-        elif change == 4:
-            out[at:at] = out[at : at + 4 * size]
-        else:
-            del out[:at]
-    return bytes(out)
-
-
 def reading(index: int, rng: random.Random) -> Reading:
     volts, amps = rng.uniform(4.8, 5.2), rng.uniform(0.2, 1.0)
     return Reading(volts, amps, volts * amps, 30.0, device_time_s=10.0 + index % 100_000)
-
-
-def value(found: Reading) -> tuple[float, float, float]:
-    return found.voltage_v, found.current_a, found.power_w
-
-
-def damage(kind: Kind, mutations: int) -> str:
-    rng = random.Random(0)
-    wrong = unread = 0
-    slowest_s = 0.0
-    for index in range(mutations):
-        sent = [kind.encode(reading(3 * index + k, rng)) for k in range(3)]
-        good = [value(r) for frame in sent for r in decoder(kind.name).feed(frame)]
-        target = decoder(kind.name)
-        began = time.perf_counter()
-        found = [value(r) for r in target.feed(sent[0] + mutated(sent[1], rng) + sent[2])]
-        slowest_s = max(slowest_s, time.perf_counter() - began)
-        wrong += sum(item not in good for item in found)
-        # Bytes of a half frame may wait for the next one.
-        unread += good[2] not in found and good[2] not in [value(r) for r in target.feed(sent[2])]
-    return f"{wrong:7d} wrong values {unread:5d} not recovered   slowest {slowest_s * 1e3:6.1f} ms"
 
 
 def rate(kind: Kind) -> float:
@@ -138,21 +93,16 @@ def cpu_share(kind: str, full_rate_hz: float, options: str) -> tuple[float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutations", type=int, default=20_000, help="damaged frames for each driver")
-    mutations = parser.parse_args().mutations
-    print(f"{mutations} damaged frames for each driver (csv: no redundancy, avhzy: an XOR, um…: V · I = W)")
-    for kind in KINDS:
-        print(f"  {kind.name:12} {damage(kind, mutations)}", flush=True)
+    record: dict[str, dict[str, float]] = {"decoded_hz": {}, "core_share": {}}
     print("decoding, clean data in pieces")
     for kind in KINDS:
-        print(f"  {kind.name:12} {rate(kind):12,.0f} readings/s", flush=True)
-    print(f"  {'ppk2':12} {ppk2_rate():12,.0f} samples/s (the kit sends 100,000)")
+        record["decoded_hz"][kind.name] = rate(kind)
+        print(f"  {kind.name:12} {record['decoded_hz'][kind.name]:12,.0f} readings/s", flush=True)
+    record["decoded_hz"]["ppk2"] = ppk2_rate()
+    print(f"  {'ppk2':12} {record['decoded_hz']['ppk2']:12,.0f} samples/s (the kit sends 100,000; goal 1,000,000)")
     print("reading an emulated meter at its full rate, share of one core")
     for name, full_rate_hz, options in (*((k.name, k.full_rate_hz, k.options) for k in KINDS), ("ppk2", 1000.0, "")):
         share, got_hz = cpu_share(name, full_rate_hz, options)
+        record["core_share"][name] = share
         print(f"  {name:12} {share:7.2%} at {got_hz:6.1f} samples/s", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    keep("meters", record)

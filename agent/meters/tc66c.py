@@ -73,15 +73,20 @@ class Tc66cDecoder(FrameDecoder):
         return (1, (), reason) if reason else (REPLY_BYTES, (decode(plain),), "")
 
     def _before_tag(self, data: bytes) -> int:
-        """How many bytes cannot begin a reply. The block from every place on is decrypted, all in one call."""
+        """How many bytes cannot begin a reply."""
         if self._decrypt(data[:_BLOCK_BYTES])[:4] == _TAGS[0]:
             return 0
         places = len(data) - _BLOCK_BYTES + 1
-        plain = self._decrypt(b"".join(data[at : at + _BLOCK_BYTES] for at in range(places)))
-        found = plain.find(_TAGS[0])
-        while found > 0 and found % _BLOCK_BYTES:
-            found = plain.find(_TAGS[0], found + 1)
-        return places if found < 0 else found // _BLOCK_BYTES
+        first = places
+        for offset in range(min(_BLOCK_BYTES, places)):  # one call decrypts the blocks from every 16th place on
+            whole = (len(data) - offset) // _BLOCK_BYTES * _BLOCK_BYTES
+            plain = self._decrypt(data[offset : offset + whole])
+            found = plain.find(_TAGS[0])
+            while found > 0 and found % _BLOCK_BYTES:
+                found = plain.find(_TAGS[0], found + 1)
+            if found >= 0:
+                first = min(first, offset + found)
+        return first
 
 
 def fault(plain: bytes) -> str:
