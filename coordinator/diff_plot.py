@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 
@@ -108,15 +109,10 @@ def _panel(axes: Axes, bar: Axes, lut: Lut, metric: MetricDiff, labels: list[str
         spine.set_visible(False)
     axes.set_title(f"{plots.TITLES[metric.metric]}, change in %", fontsize=10, color=plots.INK, loc="left", pad=8)
     axes.set_xlabel("\n".join(_below(lut, metric)), fontsize=8.5, color=plots.INK, labelpad=5)
-    mappable = colormap_of(norm)
-    axes.figure.colorbar(mappable, cax=bar, format=lambda value, _: f"{100 * value:+g}").outline.set_visible(False)
+    axes.figure.colorbar(
+        ScalarMappable(norm, COLOURS), cax=bar, format=lambda value, _: f"{100 * value:+g}"
+    ).outline.set_visible(False)
     bar.tick_params(labelsize=7.5, colors=plots.INK, length=2)
-
-
-def colormap_of(norm: Normalize) -> object:
-    from matplotlib.cm import ScalarMappable
-
-    return ScalarMappable(norm, COLOURS)
 
 
 def _signed(value: float) -> str:

@@ -107,7 +107,9 @@ def test_a_picture_of_what_changed(tmp_path: Path) -> None:
     assert a.latency is not None
     scale = np.ones(a.space.shape)
     scale[3:7, 2] = 1.4
-    slower = replace(a, latency=replace(a.latency, value=scale * a.latency.value, corrected=scale * a.latency.corrected))
+    slower = replace(
+        a, latency=replace(a.latency, value=scale * a.latency.value, corrected=scale * a.latency.corrected)
+    )
     diff_heatmap(diff(a, slower), tmp_path / "both.png")
     diff_heatmap(diff(a, a), tmp_path / "same.png")
     diff_heatmap(diff(with_hole(a), a), tmp_path / "hole.png")
