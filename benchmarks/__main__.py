@@ -21,10 +21,13 @@ FIGURES = {
     "meters": "CPU share of reading each meter, and decode rates",
     "meter-load": "latency of an operator with and without the meter being read",
     "ingest": "durable ingest against a bare stream",
+    "build": "a version from a million latencies, against reading the rows with bare SQL",
+    "predict": "predictions a second against numpy indexing and a dictionary",
+    "regressor": "costs of held-out operators, guessed from the others",
     "optimise": "exact search over a full space against HiGHS",
 }
 METER_LONG = ("meter-energy", "meter-lag", "fuzz", "meter-load")
-LONG = ("fidelity", "truth", "device-time", "optimise", *METER_LONG)  # these have a short and a long form
+LONG = ("fidelity", "truth", "device-time", "optimise", "regressor", *METER_LONG)  # these have a short and a long form
 
 
 def main() -> int:
