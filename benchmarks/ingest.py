@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ IN_FLIGHT = 256  # offered and not yet acknowledged
 
 
 def main() -> None:
-    spec = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", meter="none")
+    spec = endless_run()
     template = asyncio.run(round_message(spec))
     rates: dict[str, list[float]] = {"edgelut": [], "bare": []}
     for _ in range(PAIRS):
@@ -52,6 +53,12 @@ def main() -> None:
     keep("ingest", {"bytes": size, "rates": rates, "ratios": ratios})
 
 
+def endless_run() -> RunSpec:
+    """A run that is not over while measurements come in: what is measured is ingest, not the arithmetic of a build."""
+    spec = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", meter="none")
+    return replace(spec, plan=replace(spec.plan, latency_budget_s=1e12))
+
+
 async def round_message(spec: RunSpec) -> common_pb2.Measurement:
     runner = EmulatedRunner(EmulatedDevice("rpi3b", 0), VirtualClock())
     await runner.prepare(spec)
@@ -59,6 +66,7 @@ async def round_message(spec: RunSpec) -> common_pb2.Measurement:
     result = await runner.latency_round(Lease("t", 1, "r", "latency", 1, 0, spec), 0)
     message = common_pb2.Measurement(before=to_message(before), after=to_message(await runner.state()))
     message.latency.CopyFrom(to_message(result))
+    message.flags.append("hot")  # nor are such rounds looked at while they come in
     return message
 
 

@@ -21,11 +21,9 @@ import sqlalchemy as sa
 from benchmarks import ingest
 from benchmarks.runs import coordinator_process, databases, keep
 from coordinator.client import Coordinator
-from coordinator.plan import make_run
 from lut_store.database import Database
 from lut_store.schema import luts, series
 from lut_store.store import Store
-from nas.space import load_space
 from tests.lut_store.samples import fbnet, lut_of
 
 FEW, MANY = 1, 10_000
@@ -111,7 +109,7 @@ def _warm(address: str) -> list[float]:
 
 
 def _while_ingesting(address: str) -> list[float]:
-    spec = make_run(load_space("fbnet-cifar10"), "rpi3b", preset="standard", meter="none")
+    spec = ingest.endless_run()
     template = asyncio.run(ingest.round_message(spec))
     stop = threading.Event()
 

@@ -85,6 +85,7 @@ class Dispatcher:
         self._task_runs: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._closing = False
+        self._step_began_s: float | None = None
         self._listened_s = time.monotonic()
         self._claims_checked_s = time.monotonic()
         self._job_slot = asyncio.Semaphore(1)  # one look or build at a time: there are few cores and much arithmetic
@@ -101,17 +102,24 @@ class Dispatcher:
         try:
             while not self._closing:
                 self._wake.clear()
+                self._step_began_s = time.monotonic()
                 try:
                     await self.step()
                 except StorageError as error:
                     log.error("the runs wait, because the database cannot be written: %s", error)
                     await asyncio.sleep(TICK_S)
+                self._step_began_s = None
                 # Not wait_for: before Python 3.12 it may lose a cancellation that comes together with the result.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
         finally:
             listening.cancel()
+
+    @property
+    def busy_s(self) -> float:
+        """How long the step in hand has taken so far; 0 between steps."""
+        return 0.0 if self._step_began_s is None else time.monotonic() - self._step_began_s
 
     async def _keep_listening(self) -> None:
         while True:
@@ -334,13 +342,16 @@ class Dispatcher:
 
     def stored(self, fresh: Sequence[common_pb2.Measurement]) -> None:
         """Count new evidence; called by ingest after the commit."""
+        by_task: dict[str, list[common_pb2.Measurement]] = {}
         for message in fresh:
-            lease = self.leases.of_task(message.task_id)
-            if lease is not None and lease.fence == message.fence and message.HasField("latency"):
+            by_task.setdefault(message.task_id, []).append(message)
+        for task_id, messages in by_task.items():
+            lease = self.leases.of_task(task_id)
+            if lease is not None and any(m.fence == lease.fence and m.HasField("latency") for m in messages):
                 lease.advanced = True
-            run = self.active.get(self._task_runs.get(message.task_id, ""))
+            run = self.active.get(self._task_runs.get(task_id, ""))
             if run is not None:
-                run.tally = counted(run.tally, message)
+                run.tally = counted(run.tally, messages)
 
     # ---- long arithmetic ----
 

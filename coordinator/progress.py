@@ -23,22 +23,24 @@ class LookResult(Protocol):
     def rel_halfwidth(self) -> Iterable[float]: ...
 
 
-def counted(tally: Tally, measurement: common_pb2.Measurement) -> Tally:
-    """`tally` with one more measurement. Device time counts whether or not the round is flagged."""
-    flagged = bool(measurement.flags)
-    if measurement.HasField("latency"):
-        latency = measurement.latency
-        return replace(
-            tally,
-            rounds=tally.rounds + (not flagged),
-            rounds_flagged=tally.rounds_flagged + flagged,
-            latency_device_s=tally.latency_device_s + (latency.ended_ns - latency.started_ns) * 1e-9,
-        )
-    windows = measurement.power.windows
-    if not windows:
-        return tally
-    taken_s = (max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)) * 1e-9
-    return replace(tally, energy_device_s=tally.energy_device_s + taken_s)
+def counted(tally: Tally, measurements: Iterable[common_pb2.Measurement]) -> Tally:
+    """`tally` with more measurements. Device time counts whether or not a round is flagged."""
+    rounds = flagged = latency_ns = energy_ns = 0
+    for message in measurements:
+        if message.HasField("latency"):
+            latency = message.latency
+            rounds += 1
+            flagged += bool(message.flags)
+            latency_ns += latency.ended_ns - latency.started_ns
+        elif windows := message.power.windows:
+            energy_ns += max(w.ended_ns for w in windows) - min(w.started_ns for w in windows)
+    return replace(
+        tally,
+        rounds=tally.rounds + rounds - flagged,
+        rounds_flagged=tally.rounds_flagged + flagged,
+        latency_device_s=tally.latency_device_s + latency_ns * 1e-9,
+        energy_device_s=tally.energy_device_s + energy_ns * 1e-9,
+    )
 
 
 def looked(tally: Tally, look: LookResult, rounds: int) -> Tally:
@@ -128,8 +130,7 @@ def restored(store: Store, record: RunRecord) -> ActiveRun:
     run.lut_digest, run.lut_reference = record.lut_digest, record.lut_reference
     run.tasks = tasks_of(store, run.run_id)
     for kind in ("latency", "power"):
-        for message in store.messages(run.run_id, kind):
-            run.tally = counted(run.tally, message)
+        run.tally = counted(run.tally, store.messages(run.run_id, kind))
     emulation = {device.name: device.emulation for device in store.devices()}
     worked = sorted(task.device for task in run.tasks.values() if task.device in emulation)
     run.emulation = emulation[worked[0]] if worked else None

@@ -4,17 +4,18 @@ arrival.
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from google.protobuf.message import DecodeError
 from sqlalchemy.engine import Connection
 
-from lut_store.database import insert
 from lut_store.evidence import MAX_ID_LENGTH, EvidenceCheck
 from lut_store.records import Encoded, Outcome, StoredMeasurement
 from lut_store.schema import measurements, tasks
@@ -30,16 +31,18 @@ Offered = Measurement | common_pb2.Measurement | bytes | Encoded
 # Meter samples shrink to a third; the times of latency rounds are noise and do not (4806 bytes became 4281).
 COMPRESSED_KINDS = ("power",)
 COMPRESSION_LEVEL = 1
-# SQLite allows 32766 parameters in a statement, older versions 999.
-_NAMES_AT_ONCE = 900
 
-
-# Made once: building a statement costs more than checking a measurement.
-_NAMES: sa.BindParameter[str] = sa.bindparam("names", expanding=True)
-_BODIES = sa.select(measurements.c.id, measurements.c.compressed, measurements.c.body).where(
-    measurements.c.id.in_(_NAMES)
+_COLUMNS = (
+    *("id", "task_id", "run_id", "device", "fence", "sequence"),
+    *("kind", "flags", "received_wall_s", "compressed", "body"),
 )
-_LEASES = sa.select(tasks.c.task_id, tasks.c.run_id, tasks.c.device, tasks.c.fence).where(tasks.c.task_id.in_(_NAMES))
+# Statements as text: every measurement passes here, and SQLAlchemy's work on each row and parameter costs as much as
+# the database's own. Names come as one parameter, in the dialect's form (_by_names).
+_INSERT = f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({{marks}}) ON CONFLICT DO NOTHING"
+_BODIES = "SELECT id, compressed, body FROM measurements WHERE id {among}"
+_LEASES = "SELECT task_id, run_id, device, fence FROM tasks WHERE task_id {among}"
+_MARK = {"sqlite": "?", "postgresql": "%s"}
+_AMONG = {"sqlite": "IN (SELECT value FROM json_each(?))", "postgresql": "= ANY(%s)"}
 
 
 def add(
@@ -58,7 +61,8 @@ def add(
     rows = batch.rows()
     if rows:
         # A conflict: another coordinator has stored the very same measurement a moment ago, which is as good.
-        connection.execute(insert(connection, measurements).on_conflict_do_nothing(), rows)
+        marks = ", ".join([_MARK[connection.dialect.name]] * len(_COLUMNS))
+        connection.exec_driver_sql(_INSERT.format(marks=marks), rows)
     return batch.outcomes()
 
 
@@ -152,13 +156,15 @@ class _Batch:
         """One for each offer, in their order."""
         return [answer if isinstance(answer, Outcome) else _outcome(*answer) for answer in self.answers]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[tuple[Any, ...]]:
+        """As _COLUMNS; in the order of their ids, so that two coordinators never wait for each other in a circle."""
         now_s = time.time()
-        return [
+        found = [
             _row(candidate.part, self.leases[candidate.part.message.task_id].run_id, now_s)
             for candidate in self.candidates.values()
             if not candidate.problem
         ]
+        return sorted(found, key=itemgetter(0))
 
 
 def _outcome(candidate: _Candidate, status: str) -> Outcome:
@@ -168,29 +174,21 @@ def _outcome(candidate: _Candidate, status: str) -> Outcome:
     return Outcome(name, status)
 
 
-def _row(part: _Opened, run_id: str, now_s: float) -> dict[str, Any]:
-    message = part.message
+def _row(part: _Opened, run_id: str, now_s: float) -> tuple[Any, ...]:
+    message, body = part.message, part.body
     kind = "latency" if message.HasField("latency") else "power"
     compressed = kind in COMPRESSED_KINDS
-    return {
-        "id": message.id,
-        "task_id": message.task_id,
-        "run_id": run_id,
-        "device": part.device,
-        "fence": message.fence,
-        "sequence": message.sequence,
-        "kind": kind,
-        "flags": " ".join(message.flags),
-        "received_wall_s": now_s,
-        "compressed": compressed,
-        "body": zlib.compress(part.body, COMPRESSION_LEVEL) if compressed else part.body,
-    }
+    return (
+        *(message.id, message.task_id, run_id, part.device, message.fence, message.sequence),
+        *(kind, " ".join(message.flags), now_s, compressed),
+        zlib.compress(body, COMPRESSION_LEVEL) if compressed else body,
+    )
 
 
-def _by_names(connection: Connection, statement: sa.Select[Any], names: set[str]) -> Iterator[AnyRow]:
-    ordered = sorted(names)
-    for start in range(0, len(ordered), _NAMES_AT_ONCE):
-        yield from connection.execute(statement, {"names": ordered[start : start + _NAMES_AT_ONCE]})
+def _by_names(connection: Connection, statement: str, names: set[str]) -> Iterable[AnyRow]:
+    kind = connection.dialect.name
+    listed = list(names) if kind == "postgresql" else json.dumps(list(names))
+    return connection.exec_driver_sql(statement.format(among=_AMONG[kind]), (listed,))
 
 
 def _body(row: AnyRow) -> bytes:
