@@ -2,8 +2,8 @@
 
 (The agent never does this: it is silent while it times. The figure says what the silence is worth, and what reading
 costs the energy windows.) A process on one core reads an emulated meter, as the daemon does; this one, on another core,
-times an operator. Reading is switched on and off in turn, a second each, and each pair gives one ratio. The emulated
-meter itself, which a real board would not have, rests on the reader's core.
+times an operator. Reading is switched on and off in turn, a fifth of a second each; each pair gives one ratio. The
+emulated meter itself, which a real board would not have, rests on the reader's core.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nas.blocks import build_block
 from nas.space import load_space
 from protos.types import BlockSpec
 
-PAIRS_FULL, PAIRS_SHORT = 120, 40
-BLOCK_S = 0.5
+PAIRS_FULL, PAIRS_SHORT = 400, 60
+BLOCK_S = 0.2
 SETTLE_S = 0.05
 METERS = (("um25c", 2.0, ""), ("tc66c", 2.0, ""), ("smartpower3", 200.0, ""), ("avhzy", 1000.0, "?rate_hz=1000"))
 GOAL = 0.005
@@ -49,12 +49,23 @@ def main(full: bool = False) -> None:
                 ratios = _pairs(reader, run, x, PAIRS_FULL if full else PAIRS_SHORT)
             finally:
                 os.sched_setaffinity(0, cores)
-        centre = float(np.median(ratios)) - 1
-        half = 1.2533 * 1.96 * float(np.std(ratios, ddof=1)) / len(ratios) ** 0.5  # of a median
-        goal = f"   goal ≤ {GOAL:.1%}: {'met' if centre - half <= GOAL else 'MISSED'}" if rate_hz == 2.0 else ""
-        print(f"{kind:12} at {rate_hz:4.0f} Hz: {centre:+7.3%} ± {half:.3%} of latency ({len(ratios)} pairs){goal}")
-        record[kind] = {"rate_hz": rate_hz, "median": centre, "halfwidth": half, "ratios": ratios}
+        centre, low, high = _median(ratios)
+        verdict = "met" if high <= GOAL else "MISSED" if low > GOAL else "not to be told: other work on this machine"
+        goal = f"   goal ≤ {GOAL:.1%}: {verdict}" if rate_hz == 2.0 else ""
+        print(
+            f"{kind:12} at {rate_hz:4.0f} Hz: {centre:+7.3%} ({low:+.2%} … {high:+.2%}), {len(ratios)} pairs{goal}",
+            flush=True,
+        )
+        record[kind] = {"rate_hz": rate_hz, "median": centre, "low": low, "high": high, "ratios": ratios}
     keep("meter-load", record)
+
+
+def _median(ratios: list[float]) -> tuple[float, float, float]:
+    """What is above 1 in the median, with its 95 % interval by order statistics, which outliers do not widen."""
+    ordered, n = sorted(ratios), len(ratios)
+    reach = 0.98 * n**0.5
+    low, high = max(0, int(n / 2 - reach)), min(n - 1, int(n / 2 + reach))
+    return float(np.median(ordered)) - 1, ordered[low] - 1, ordered[high] - 1
 
 
 def _operator() -> tuple[torch.nn.Module, torch.Tensor]:
