@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.units import NOT_KNOWN
 from lut_store.completed import reused_sentence
 from lut_store.lut import METRICS, Lut, MissingCellError
 from lut_store.metric import Metric
@@ -153,3 +154,19 @@ def configuration_line(lut: Lut) -> str:
     c = lut.configuration
     threads = f"{c.threads} thread{'s' if c.threads != 1 else ''}"
     return f"{c.context} context, {threads}, batch {c.batch}, {c.runtime} {c.precision}"
+
+
+def settings_text(settings: object) -> str:
+    """ "median latency; plateau energy as power × time; corrected"; empty for what is no record of settings."""
+    if not isinstance(settings, Mapping):
+        return ""
+    forms = {"power": "power × time", "hanna": "5.1 V × current × time"}
+    form = forms.get(str(settings.get("energy_form")), NOT_KNOWN)
+    corrected = "corrected" if settings.get("correction") else "not corrected"
+    return f"{settings.get('latency')} latency; {settings.get('energy')} energy as {form}; {corrected}"
+
+
+def named_versions(versions: object) -> list[dict[str, str]]:
+    """Versions that the provenance names, as {"reference", "digest"}; what is no such record is left out."""
+    known = [v for v in versions if isinstance(v, Mapping)] if isinstance(versions, list) else []
+    return [{key: str(v[key]) for key in ("reference", "digest")} for v in known if {"reference", "digest"} <= v.keys()]

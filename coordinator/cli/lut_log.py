@@ -23,7 +23,10 @@ from coordinator.cli.options import (
     print_json,
     query,
 )
+from coordinator.record import named_versions, settings_text
 from coordinator.units import NOT_KNOWN, percent
+from lut_store.stable import validation_mape
+from protos.errors import NotFoundError
 
 if TYPE_CHECKING:
     from lut_store.lut import Lut
@@ -70,51 +73,54 @@ def log(
 
 
 def descent(lut: Lut, by_digest: Callable[[str], Lut]) -> list[Lut]:
-    """The version and all that it came from or follows, each once, the newest first."""
-    found = {lut.digest: lut}
+    """The version and all that it came from or follows, each once, the newest first. What is not there, because a file
+    was imported without its ancestors, is only named by its descendants.
+    """
+    found: dict[str, Lut | None] = {lut.digest: lut}
     waiting = [lut]
     while waiting:
         for digest in _before(waiting.pop().provenance):
             if digest not in found:
-                found[digest] = by_digest(digest)
-                waiting.append(found[digest])
-    return sorted(found.values(), key=lambda one: (one.created_wall_s, one.version), reverse=True)
+                try:
+                    waiting.append(by_digest(digest))
+                except NotFoundError:
+                    found[digest] = None
+                else:
+                    found[digest] = waiting[-1]
+    there = [one for one in found.values() if one is not None]
+    return sorted(there, key=lambda one: (one.created_wall_s, one.version), reverse=True)
 
 
 def _before(provenance: Mapping[str, Any]) -> list[str]:
-    parents = [parent["digest"] for parent in provenance.get("parents") or ()]
-    follows = provenance.get("follows")
-    return [*parents, *([follows["digest"]] if follows else [])]
+    return [v["digest"] for v in named_versions([*_list(provenance.get("parents")), provenance.get("follows")])]
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def record(lut: Lut) -> dict[str, Any]:
     """One version for JSON."""
     p = lut.provenance
-    follows = p.get("follows")
+    follows, shift, software = named_versions([p.get("follows")]), lut.validation.get("anchor_shift"), p.get("software")
     return {
         "reference": lut.reference,
         "digest": lut.digest,
         "version": lut.version,
         "created_wall_s": lut.created_wall_s,
-        "parents": p.get("parents") or [],
-        "follows": follows,
-        "anchor_shift": (lut.validation.get("anchor_shift") or {}).get("shift"),
-        "runs": p.get("runs") or [],
-        "devices": [device["name"] for device in p.get("devices") or ()],
-        "excluded_devices": p.get("excluded_devices") or [],
+        "parents": named_versions(p.get("parents")),
+        "follows": follows[0] if follows else None,
+        "anchor_shift": shift.get("shift") if isinstance(shift, Mapping) else None,
+        "runs": [str(run) for run in _list(p.get("runs"))],
+        "devices": [str(d.get("name", "")) for d in _list(p.get("devices")) if isinstance(d, Mapping)],
+        "excluded_devices": [str(name) for name in _list(p.get("excluded_devices"))],
         "settings": p.get("settings"),
         "differing": p.get("differing") or {},
-        "latency_mape": _mape(lut, "latency"),
-        "energy_mape": _mape(lut, "energy"),
-        "git": (p.get("software") or {}).get("git"),
+        "latency_mape": validation_mape(lut, "latency"),
+        "energy_mape": validation_mape(lut, "energy"),
+        "git": software.get("git") if isinstance(software, Mapping) else None,
         "origin": p.get("origin"),
     }
-
-
-def _mape(lut: Lut, metric: str) -> float | None:
-    errors = (lut.validation.get(metric) or {}).get("corrected") or {}
-    mape = errors.get("mape")
-    return float(mape) if mape is not None else None
 
 
 def lines(entry: Mapping[str, Any]) -> list[str]:
@@ -150,12 +156,3 @@ def _errors(entry: Mapping[str, Any]) -> str:
 
 def _origin(origin: Any) -> str:
     return ", ".join(f"{key} {value}" for key, value in origin.items()) if isinstance(origin, Mapping) else ""
-
-
-def settings_text(settings: Mapping[str, Any] | None) -> str:
-    """ "median latency; plateau energy as power × time; corrected"."""
-    if not settings:
-        return ""
-    form = {"power": "power × time", "hanna": "5.1 V × current × time"}[settings["energy_form"]]
-    corrected = "corrected" if settings["correction"] else "not corrected"
-    return f"{settings['latency']} latency; {settings['energy']} energy as {form}; {corrected}"

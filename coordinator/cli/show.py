@@ -20,6 +20,8 @@ from coordinator.record import (
     filled_notices,
     inclusion_notice,
     metric_record,
+    named_versions,
+    settings_text,
 )
 from coordinator.units import NOT_KNOWN, Scale, decimals_for, duration, percent, scale_for
 from lut_store.lut import METRICS, Lut
@@ -29,6 +31,7 @@ TITLES = {"latency": "latency", "energy": "energy above idle"}
 HALF_95 = 1.96
 SAMPLE = 2000  # random networks that stand for the space in the summary
 SAMPLE_SEED = 0
+USUAL_SETTINGS = {"latency": "median", "energy": "plateau", "energy_form": "power", "correction": True}
 
 
 def _measured(lut: Lut) -> list[tuple[str, Metric]]:
@@ -233,6 +236,9 @@ def _provenance_rows(p: Mapping[str, Any], lut: Lut) -> list[tuple[str, str]]:
             "method",
             ", ".join([str(method.get("latency") or ""), *(f"{k} {p[k]}" for k in ("preset", "seed") if k in p)]),
         ),
+        ("built as", settings_text(p.get("settings")) if p.get("settings") != USUAL_SETTINGS else ""),
+        ("from", ", ".join(parent["reference"] for parent in named_versions(p.get("parents")))),
+        ("left out", " ".join(map(str, p.get("excluded_devices") or ()))),
         ("rounds", _rounds_text(p)),
         ("device time", _time_text(p)),
         ("host", _host_text(p.get("host") or {})),

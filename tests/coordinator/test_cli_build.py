@@ -9,9 +9,11 @@ import pytest
 
 from lut_store.paths import default_database_url
 from lut_store.store import Store
+from tests.coordinator.luts import provenance
 from tests.coordinator.recorded import Board, record, spec_of
 from tests.coordinator.test_cli import Here
 from tests.e2e.processes import World
+from tests.lut_store.samples import lut_of
 
 
 @pytest.fixture
@@ -96,3 +98,13 @@ def test_what_cannot_be_built_is_one_sentence(here: Here, options: tuple[str, ..
     assert says in said.stderr
     assert said.stderr.startswith("coordinator: ")
     assert said.stdout == ""
+
+
+def test_the_log_of_a_version_without_its_ancestors_names_them(here: Here) -> None:
+    store = Store(default_database_url())
+    gone = {"reference": "rpi3b/test@1", "digest": "0" * 64}
+    store.add_lut(lut_of(provenance={**provenance(), "parents": [gone, 5], "follows": "nonsense", "settings": []}))
+    store.close()
+    (entry,) = json.loads(here.run("coordinator", "lut", "log", "rpi3b/sample", "--json").stdout)
+    assert (entry["parents"], entry["follows"], entry["devices"]) == ([gone], None, ["pi-01"])
+    assert "    from       rpi3b/test@1\n" in here.run("coordinator", "lut", "log", "rpi3b/sample").stdout
