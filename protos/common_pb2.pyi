@@ -352,7 +352,7 @@ class RunSpec(_message.Message):
     purpose: _builtins.str
     """"profile" | "validate" """
     lut_digest: _builtins.str
-    """for "validate": the version that the networks are compared with"""
+    """"validate": what the networks are compared with; "profile": the version that it completes"""
     @_builtins.property
     def space(self) -> Global___SearchSpace: ...
     @_builtins.property
