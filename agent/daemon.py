@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.host import HostReader
-from agent.logs import DEVICE
+from agent.logs import DEVICE, RUN, TASK
 from agent.metering import Meters
 from agent.renewal import Renewal
 from agent.runner import Runner, RunnerError
@@ -19,6 +20,7 @@ from agent.spool import Spool, SpoolFullError
 from agent.task import Outcome, perform
 from protos import agent_pb2
 from protos.convert import from_message, to_message
+from protos.systemd import keep_alive, notify
 from protos.types import HostFacts, HostState, Lease, Measurement, MeterInfo
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 IDLE_STATE_EVERY_S = 5.0
 MEND_EVERY_S = 60.0
 SPOOL_RETRY_S = 5.0
+HUNG_TASK_S = 900.0  # a round of a large space on a slow board, or cooling down, takes minutes
+HUNG_SESSION_S = 120.0  # several times what an attempt to connect may take
 STOP_WORK_S = 4.0  # a round in hand may end; then its worker is ended
 STOP_FLUSH_S = 3.0  # what is not acknowledged by then stays in the spool
 
@@ -66,6 +70,7 @@ class Agent:
         self._halt = ""
         self._revoked = False
         self._activity = "idle"
+        self._shown_s = time.monotonic()  # when the task in hand last came on
         self._host: HostState | None = None
         self._current_a: float | None = None
         self._broken = ""
@@ -91,7 +96,15 @@ class Agent:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             if not await _first_of(stopping, self._start_up()):
-                duties = (self._session.run(), self._work(), self._watch(), self._mend(), self._renewal.run())
+                notify(READY="1")
+                duties = (
+                    self._session.run(),
+                    self._work(),
+                    self._watch(),
+                    self._mend(),
+                    self._renewal.run(),
+                    keep_alive(self.stuck),
+                )
                 await _first_of(stopping, *duties, then=self._drain)
         finally:
             await _cancelled(stopping)
@@ -103,6 +116,16 @@ class Agent:
         """A board is real, or its meter is emulated, or all of it."""
         emulated_meter = self._meter is not None and self._meter.emulated
         return "device" if self._identity.emulated else "meter" if emulated_meter else "none"
+
+    def stuck(self) -> str:
+        """What has not come on for too long; empty when all is well. It feeds the service manager's watchdog."""
+        now_s = time.monotonic()
+        if now_s - self._session.alive_s > HUNG_SESSION_S:
+            return f"the session has done nothing for {HUNG_SESSION_S:g} s"
+        waits = self._activity.startswith("waiting")  # for the coordinator to take what the spool holds
+        if self._lease is not None and not waits and now_s - self._shown_s > HUNG_TASK_S:
+            return f"task {self._lease.task_id} has not come on for {HUNG_TASK_S:g} s"
+        return ""
 
     # ---- for the session
 
@@ -177,6 +200,7 @@ class Agent:
 
     def show(self, activity: str, host: HostState | None = None, current_a: float | None = None) -> None:
         self._activity = activity
+        self._shown_s = time.monotonic()
         self._host = host or self._host
         self._current_a = current_a
 
@@ -195,6 +219,9 @@ class Agent:
 
     async def _perform(self, lease: Lease) -> None:
         self._lease, self._revoked, self._halt = lease, False, ""
+        self._shown_s = time.monotonic()
+        RUN.set(lease.run_id)
+        TASK.set(lease.task_id)
         log.info("%s task %s of run %s", lease.kind, lease.task_id, lease.run_id)
         self._resting.clear()
         try:
@@ -249,6 +276,7 @@ class Agent:
     async def _drain(self) -> None:
         """Let the round in hand end, or end it; then offer what is left."""
         log.info("stopping")
+        notify(STOPPING="1")
         if not await _within(self._resting, STOP_WORK_S):
             log.info("the round in hand takes too long: given up")
             await self._runner.close()

@@ -98,6 +98,7 @@ class Session:
         self._told: set[Ended] = set()  # ends that it has carried
         self._wake = asyncio.Event()
         self._heard_s = time.monotonic()
+        self.alive_s = time.monotonic()  # when it last sent something or began to connect
         self.welcomed = False
         self._said = ""
         self._took = False  # the coordinator has taken something from the present stream
@@ -138,7 +139,7 @@ class Session:
         """
         pause_s = BACKOFF_MIN_S
         while True:
-            started_s = time.monotonic()
+            started_s = self.alive_s = time.monotonic()
             error = await self._attempt()
             refused = isinstance(error, BadInputError) and not self.welcomed
             if refused or isinstance(error, FINAL):
@@ -235,6 +236,7 @@ class Session:
         if now_s < due_s:
             return due_s
         await call.write(agent_pb2.AgentMessage(status=self._desk.status()))
+        self.alive_s = time.monotonic()
         return now_s + heartbeat_s
 
     def _has_unoffered(self, task_id: str) -> bool:

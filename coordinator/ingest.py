@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,11 +67,17 @@ class Ingest:
         self._stored = stored
         self._batches: deque[_Batch] = deque()
         self._current: _Batch | None = None
+        self._batch_began_s = 0.0
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._closing = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+
+    @property
+    def busy_s(self) -> float:
+        """How long the batch in hand has taken so far; 0 without one."""
+        return 0.0 if self._current is None else time.monotonic() - self._batch_began_s
 
     async def offer(self, session: Session, measurement: Encoded) -> None:
         """Queue a measurement; waits while too much is queued already."""
@@ -120,6 +127,7 @@ class Ingest:
 
     async def _store(self, batch: _Batch) -> None:
         self._current = batch
+        self._batch_began_s = time.monotonic()
         try:
             await self._commit(batch.offers)
         except StorageError as error:

@@ -35,6 +35,7 @@ from coordinator.sessions import Fleet
 from lut_store.store import Store
 from protos import agent_pb2, enrol_pb2_grpc, lut_pb2, lut_pb2_grpc, run_pb2, run_pb2_grpc
 from protos.errors import BadInputError, ConflictError, UnavailableError
+from protos.systemd import keep_alive, notify
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ HEARTBEAT_S = 5.0
 # A latency round of a large space is a few MB; a run's specification and a LUT are smaller.
 MAX_MESSAGE_BYTES = 64 << 20
 STOP_GRACE_S = 2.0
+HUNG_S = 120.0  # several times what a database that is busy or slow may take
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -189,6 +191,13 @@ class Coordinator:
         """Wait for ever, or until a part has failed: raises what it failed with."""
         await asyncio.gather(*self._parts)
 
+    def stuck(self) -> str:
+        """What has not come on for too long; empty when all is well. It feeds the service manager's watchdog."""
+        for name, busy_s in (("the scheduler", self._dispatcher.busy_s), ("the ingest", self._ingest.busy_s)):
+            if busy_s > HUNG_S:
+                return f"{name} has been at one thing for {busy_s:.0f} s"
+        return ""
+
     async def stop(self) -> None:
         """End the sessions, store what has been received, and let go of the database."""
         await self._health.enter_graceful_shutdown()
@@ -278,9 +287,13 @@ async def serve(
     async with running(listen, database_url, methods=methods, heartbeat_s=heartbeat_s, tls=tls) as coordinator:
         if ready is not None:
             ready(coordinator.address)
+        notify(READY="1", STATUS=f"listening on {coordinator.address}")
+        pulse = asyncio.create_task(keep_alive(coordinator.stuck))
         stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(coordinator.crashed())
         await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
         if crashed.done():
             await crashed
         log.info("stopping")
+        notify(STOPPING="1")
+        pulse.cancel()
         crashed.cancel()

@@ -302,7 +302,7 @@ def test_bad_input_gets_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
         (("emulate", "--device-type", "rpi5"), "did you mean 'rpi4'"),
         (("emulate", "--device-type", "rpi4", "--speed", "0"), "it must be above 0"),
         (("emulate", "--device-type", "rpi4", "--count", "0"), "--count must be at least 1"),
-        (("emulate", "--device-type", "rpi4", "--meter", "tc66c:/dev/x"), "emulated meter or none"),
+        (("emulate", "--device-type", "rpi4", "--meter", "tc66c:/dev/x"), "unknown emulated meter"),
         (("emulate-meter", "um26c"), "invalid choice: 'um26c'"),
     ):
         assert sentence in refused(capsys, *words)
