@@ -10,7 +10,8 @@ import numpy as np
 from coordinator.evidence import gather
 from coordinator.operator_changes import anchor_se, operator_report
 from coordinator.tables import known
-from lut_store.estimate.energy import PowerEstimate, estimate_power
+from lut_store.estimate.energy import estimate_power
+from lut_store.estimate.energy_form import Drawn, drawn
 from lut_store.estimate.executions import Array
 from lut_store.estimate.latency import LatencyEstimate, estimate_latency
 from lut_store.estimate.settings import Settings
@@ -32,7 +33,7 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
     evidence = gather([*store.measurements(run_id, "latency"), *store.measurements(run_id, "power")])
     if not evidence.streams:
         raise BadInputError(f"run {run_id} has no latency measurement; there is nothing to compare")
-    settings = Settings(**lut.provenance.get("settings", {}))  # as the LUT itself was built
+    settings = Settings.of(lut.provenance.get("settings"))  # as the LUT itself was built
     latency = estimate_latency(spec, evidence.streams, seed=evidence.seed, statistic=settings.latency)
     role = np.array([n.role for n in spec.networks])
     held_out = role == "validation"
@@ -60,19 +61,20 @@ def validation_report(store: Store, run_id: str) -> dict[str, Any]:
     }
     if factor is not None:
         report["latency"]["rescaled"] = errors(factor * predicted[held_out], latency.network_s[held_out]).document()
-    if power is not None:
-        network_j = latency.network_s * power.network_power_w
+    shown = None if power is None else drawn(power, settings.energy_form)
+    if shown is not None:
+        network_j = latency.network_s * shown.network_w
         report["energy"] = {"plain": errors(predicted_j[held_out], network_j[held_out]).document()}
-    report["networks"] = _networks(spec, latency, power, predicted, predicted_j)
+    report["networks"] = _networks(spec, latency, shown, predicted, predicted_j)
     return report
 
 
 def _networks(
-    spec: RunSpec, latency: LatencyEstimate, power: PowerEstimate | None, predicted_s: Array, predicted_j: Array
+    spec: RunSpec, latency: LatencyEstimate, power: Drawn | None, predicted_s: Array, predicted_j: Array
 ) -> list[dict[str, Any]]:
     """Every network of the run: measured and predicted, in s and J; None where it is not known."""
     unknown = np.full(len(spec.networks), np.nan)
-    power_w = unknown if power is None else power.network_power_w
+    power_w = unknown if power is None else power.network_w
     power_se_w = unknown if power is None else power.network_se_w
     energy_j = latency.network_s * power_w
     energy_se_j = np.hypot(latency.network_se_s * power_w, latency.network_s * power_se_w)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from protos.errors import unknown
 
@@ -35,7 +35,13 @@ class Settings:
         allowed = (("latency", LATENCIES), ("energy", ENERGIES), ("energy_form", ENERGY_FORMS))
         for name, words in allowed:
             if getattr(self, name) not in words:
-                raise unknown(f"--{name.replace('_', '-')}", getattr(self, name), words)
+                raise unknown(f"--{name.replace('_', '-')}", str(getattr(self, name)), words)
+
+    @classmethod
+    def of(cls, document: object) -> Settings:
+        """From the record of a LUT's provenance; the defaults for what it does not say."""
+        given = document if isinstance(document, dict) else {}
+        return cls(**{item.name: given[item.name] for item in fields(cls) if item.name in given})
 
     def document(self) -> dict[str, object]:
         """What the provenance of a LUT keeps."""
