@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from lut_store.records import StoredMeasurement
+from lut_store.records import REMOVED, StoredMeasurement
 from lut_store.store import Store
 from protos.errors import BadInputError, NotFoundError, unknown
 from protos.types import BlockSpec, CellRef, Device, Measurement, Network, PlanItem, RunSpec
@@ -64,6 +64,8 @@ def _read(store: Store, run_id: str) -> Source:
     if record.spec.purpose != "profile":
         raise BadInputError(f"run {run_id} was to validate a LUT and has measured no operators; name a profile run")
     stored = (*store.measurements(run_id, "latency"), *store.measurements(run_id, "power"))
+    if not stored and REMOVED in record.reason:
+        raise BadInputError(f"run {run_id} cannot be built from any more: {record.reason}")
     names = sorted({s.device for s in stored})
     return Source(run_id, record.spec, stored, _boards(store, record.lut_digest, names))
 

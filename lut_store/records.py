@@ -9,6 +9,7 @@ from protos import common_pb2
 from protos.types import Measurement, RunSpec
 
 TASK_STATES = ("pending", "leased", "done")
+REMOVED = "its raw measurements were removed"  # in the reason of a run that lut_store.retention has pruned
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lut_store.database import Database
+from lut_store.records import REMOVED
 from lut_store.reference import LATEST
 from lut_store.schema import lut_runs, luts, measurements, runs, tag_moves, tasks
 from protos.types import ENDED_STATES
@@ -98,7 +99,7 @@ def _prune_run(
             connection.execute(measurements.delete().where(measurements.c.task_id.in_(own)))
             day = time.strftime("%Y-%m-%d", time.gmtime())
             said = f"{run.reason}; " if run.reason else ""
-            note = f"{said}its raw measurements were removed on {day}"
+            note = f"{said}{REMOVED} on {day}"
             connection.execute(runs.update().where(runs.c.run_id == run_id).values(reason=note))
     return samples, reason
 
