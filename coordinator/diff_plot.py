@@ -55,7 +55,7 @@ def diff_heatmap(found: LutDiff, path: str | Path) -> None:
     plots.put_text(figure, 0.3, height - 0.6, said, fontsize=9, color=plots.FAINT)
     figure.legend(
         handles=[
-            Patch(facecolor="white", edgecolor=plots.INK, linewidth=1.2, label="changed beyond the uncertainty of both"),
+            Patch(facecolor="white", edgecolor=plots.INK, linewidth=1.2, label="changed beyond the uncertainty"),
             Patch(**plots.FORBIDDEN, label="not allowed, no block, or no number in one of them"),
         ],
         loc="lower left", frameon=False, bbox_to_anchor=(left / width, 0.38 / height), borderpad=0, borderaxespad=0,

@@ -28,9 +28,7 @@ def reference_run(lut: Lut, device: str, *, budget_s: float = BUDGET_S, seed: in
     """
     anchors = [tuple(anchor["choices"]) for anchor in lut.validation.get("anchors") or () if anchor.get("latency_s")]
     if lut.latency is None or not anchors:
-        raise BadInputError(
-            f"{lut.reference} has no anchor networks, which later runs are compared with; profile the device to get them"
-        )
+        raise BadInputError(f"{lut.reference} has no anchor networks to measure again; profile the device to get them")
     own = lut.configuration
     spec = make_run(
         lut.space,

@@ -101,10 +101,10 @@ def expensive_skip(lut: Lut) -> list[Finding]:
         share = np.where(skip & np.isfinite(cheapest) & (cheapest > 0), metric.value / cheapest, np.nan)
         dear = share > SKIP_SHARE
         if dear.any():
-            low, high = float(share[dear].min()), float(share[dear].max())
+            low, high, layers = float(share[dear].min()), float(share[dear].max()), int(dear.any(axis=1).sum())
             sentence = (
-                f"a skip costs {low:.0%} to {high:.0%} of the cheapest block on {int(dear.any(axis=1).sum())} layers; it "
-                "is removed from a network and costs nothing, so this is call overhead that every number may hold"
+                f"a skip costs {low:.0%} to {high:.0%} of the cheapest block on {layers} layers; it "
+                "is removed from a network and costs nothing, so that is call overhead, which every number may hold"
             )
             cells = tuple(CellRef(int(layer), int(op)) for layer, op in np.argwhere(dear))
             found.append(Finding("expensive-skip", "error", sentence, name, cells))

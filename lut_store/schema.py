@@ -144,8 +144,8 @@ lut_runs = Table(
     Column("run_id", String(64), ForeignKey("runs.run_id"), primary_key=True),
 )
 
-# Append-only: the newest row of a configuration and a name is the tag, the others are its history. `latest` has no rows:
-# it is the newest version.
+# Append-only: the newest row of a configuration and a name is the tag, the others are its history. `latest` has no
+# rows: it is the newest version.
 tag_moves = Table(
     "tag_moves",
     metadata,
