@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from agent.cli.options import COMMANDS, add_calibrations, add_commands
 from agent.cli.options import check as check_command
+from agent.config import with_config
 from agent.meters import kinds
 from agent.meters.spec import parse_spec
 from protos.errors import BadInputError, unknown
@@ -82,13 +83,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.exit(2)
     if arguments[0] == "emulate-meter":  # its options are the emulator's own
         return argparse.Namespace(command="emulate-meter", arguments=list(arguments[1:]))
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(with_config(arguments) if arguments[0] == "run" else arguments)
     if options.command in COMMANDS:
         if options.command != "meters":
             check_meter(options.meter)
         check_command(options)
         return options
     if options.command == "enroll":
+        if options.meter:
+            check_meter(options.meter)
         return options
     check_address(options.coordinator)
     if options.command == "run":
@@ -148,6 +151,9 @@ def _add_run(commands: argparse._SubParsersAction[Parser], shared: Parser) -> No
         help="where measurements wait; default: the XDG state directory, by name",
     )
     run.add_argument(
+        "--config", type=Path, metavar="FILE", help="a TOML file with these options; those of the command line win"
+    )
+    run.add_argument(
         "--identity", type=Path, metavar="DIR", help="this board's certificate; default: where `enroll` puts it"
     )
     run.add_argument(
@@ -165,6 +171,8 @@ def _add_certificates(commands: argparse._SubParsersAction[Parser], shared: Pars
     )
     enroll.add_argument("--token", required=True, help="what `coordinator enroll` printed; it works once")
     enroll.add_argument("--identity", type=Path, metavar="DIR", help="where to keep it; default: the state directory")
+    enroll.add_argument("--write-config", type=Path, metavar="FILE", help="also write the settings for `run --config`")
+    enroll.add_argument("--meter", default="", metavar="KIND:PORT|auto", help="the meter to write there")
     enroll.add_argument("-v", "--verbose", action="store_true", help="log what happens in detail")
     renew = commands.add_parser(
         "renew",

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from agent.config import text_of
 from protos.enrolment import enrol
 from protos.errors import BadInputError
 from protos.tokens import Token
@@ -24,6 +25,16 @@ def main(options: argparse.Namespace) -> int:
     identity = enrol(token, folder)
     until = time.strftime("%Y-%m-%d", time.localtime(identity.expires_wall_s))
     print(f"This board is {identity.name} ({identity.device_type}) until {until}; the agent renews it before.")
+    if options.write_config is not None:
+        settings = {
+            "coordinator": token.address,
+            "device_type": identity.device_type,
+            "name": identity.name,
+            "meter": options.meter,
+        }
+        options.write_config.write_text(text_of(settings), "utf-8")
+        print(f"Its settings are in {options.write_config}.")
+        return 0
     print("Next:")
     print(
         f"edgelut-agent run --coordinator {token.address} --device-type {identity.device_type} --name {identity.name}"
