@@ -19,7 +19,7 @@ from protos.errors import BadInputError
 from protos.types import Calibration
 
 Array = NDArray[np.float64]
-Edge = tuple[float, bool]  # when (s), and whether the board is busy from then on
+Edge = tuple[float, float]  # when (s), and the load from then on: 0 (False) at rest, 1 (True) full, or in between
 
 SETTLED = 0.05  # share of a step within which values count as settled
 LEAST_EDGES = 4  # two up and two down: one step alone cannot be told from a drift
@@ -33,7 +33,7 @@ COARSE = 12  # corners of the first look
 SPACING = 1.5
 WARM_REACH_S = 4.0  # a meter that answers for longer cannot be told from a board that warms
 WARM_S = 12.0  # a busy chip warms and leaks: a slow rise that is the board's, not the meter's
-MOST_ROWS = 8000
+MOST_ROWS, MOST_PAIRS = 8000, 800_000  # of the fit; pairs of a row and an edge
 GROUPS = 8  # of the jackknife
 HUBER = 2.5  # standard deviations beyond which a value counts less: bursts of other work
 ROBUST_STEPS = 4
@@ -46,7 +46,8 @@ def estimate(
 
     times_s (n,) ascend on the clock of `edges`; fresh (n,) is that of `MeterSamples`: with repeats in it the meter was
     polled, and the times of its values are found from which polls had a new one. Without it every sample counts as a
-    value taken at its time. Before the first edge the board was in the other state.
+    value taken at its time. Before the first edge the board was at rest when that loads it, else under full load.
+    step_w is that of a full load.
 
     Raises BadInputError when the wave cannot be seen: too few values or edges, no step, a step that goes down.
     """
@@ -57,7 +58,7 @@ def estimate(
             f"only {len(values.time_s)} new values came from the meter; at least {LEAST_VALUES} are needed. Measure "
             "for longer (--duration)."
         )
-    rows = _thinned(values.time_s, values.power_w)
+    rows = _thinned(values.time_s, values.power_w, min(MOST_ROWS, MOST_PAIRS // len(wave.time_s)))
     fit = _best(rows, wave)
     if fit.step_w <= 0 or fit.step_w < LEAST_STEP * fit.step_se_w:
         raise BadInputError(
@@ -72,7 +73,7 @@ def estimate(
         idle_w=fit.idle_w,
         step_w=fit.step_w,
         lag_se_s=float(np.hypot(_jackknife(rows, wave, fit), values.time_se_s)),
-        cycles=len(wave.time_s) // 2,
+        cycles=wave.cycles,
         duration_s=float(values.time_s[-1] - values.time_s[0]),
     )
 
@@ -82,15 +83,20 @@ def estimate(
 
 @dataclass(frozen=True, eq=False)
 class _Wave:
-    """Real changes of the load: time_s (e,) ascends, sign (e,) is 1 for busy and −1 for idle, in turn."""
+    """Real changes of the load: time_s (e,) ascends; level (e + 1,) of the load before the first, and after each."""
 
     time_s: Array
-    sign: Array
+    level: Array
 
     @property
-    def busy_first(self) -> bool:
-        """Whether the board was busy before the first edge."""
-        return bool(self.sign[0] < 0)
+    def change(self) -> Array:
+        """(e,)"""
+        return np.diff(self.level)
+
+    @property
+    def cycles(self) -> int:
+        """How often the board came to rest."""
+        return int(np.count_nonzero((self.level[1:] == 0) & (self.level[:-1] > 0)))
 
     def last(self, time_s: Array, back: int = 0) -> NDArray[np.int64]:
         """The edge before each time (n,), or the one so many before that; negative: none."""
@@ -98,62 +104,54 @@ class _Wave:
 
     def idle(self, time_s: Array) -> NDArray[np.bool_]:
         """Whether the board was idle at each time (n,)."""
-        edge = self.last(time_s)
-        return np.asarray(np.where(edge < 0, not self.busy_first, self.sign[np.maximum(edge, 0)] < 0))
+        return np.asarray(self.level[self.last(time_s) + 1] == 0)
 
     def response(self, time_s: Array, ages_s: Array) -> Array:
-        """(n, len(ages_s) − 1): what each stretch between two ages has contributed; 1 when it is over in a busy board.
+        """(n, len(ages_s) − 1): what each stretch between two ages has contributed; the load's level when it is over.
 
         ages_s (k,) ascend; stretch j rises from 0 to 1 between ages_s[j] and ages_s[j + 1] after an edge.
         """
-        out = np.full((len(time_s), len(ages_s) - 1), float(self.busy_first))
+        out = np.full((len(time_s), len(ages_s) - 1), self.level[0])
         last = self.last(time_s - ages_s[0])
-        # Edges whose response is over add up to the state of the board; only younger ones need their ramps.
-        back = 0
+        done = np.zeros(len(time_s), bool)
+        back = 0  # edges whose response is over add up to a level of the load; only younger ones need their ramps
         while True:
             edge = last - back
             there = edge >= 0
             age_s = time_s[there] - self.time_s[edge[there]]
             young = age_s < ages_s[-1]
             over = np.flatnonzero(there)[~young]
-            if back == 0:
-                done = np.zeros(len(time_s), bool)
             settled = over[~done[over]]
-            out[settled] += self._sum_of_signs()[edge[settled]][:, None]
+            out[settled] += (self.level[edge[settled] + 1] - self.level[0])[:, None]
             done[settled] = True
             rows = np.flatnonzero(there)[young]
             if not len(rows):
                 return out
             ramps = np.clip((age_s[young][:, None] - ages_s[:-1]) / np.diff(ages_s), 0.0, 1.0)
-            out[rows] += self.sign[edge[rows]][:, None] * ramps
+            out[rows] += self.change[edge[rows]][:, None] * ramps
             back += 1
-
-    def _sum_of_signs(self) -> Array:
-        return np.cumsum(self.sign)
 
     def warmth(self, time_s: Array) -> Array:
         """(n,) the load behind a first-order lag of WARM_S."""
-        level, warm, before_s = float(self.busy_first), float(self.busy_first), self.time_s[0]
-        starts, levels = [warm], [level]
-        for at_s, sign in zip(self.time_s, self.sign, strict=True):
-            warm = level + (warm - level) * float(np.exp(-(at_s - before_s) / WARM_S))
-            level, before_s = level + sign, at_s
-            starts.append(warm)
-            levels.append(level)
-        edge = self.last(time_s) + 1
-        since_s = time_s - np.concatenate([[self.time_s[0]], self.time_s])[edge]
-        left = np.where(edge == 0, 1.0, np.exp(-np.maximum(since_s, 0.0) / WARM_S))
-        return np.asarray(np.array(levels)[edge] * (1 - left) + np.array(starts)[edge] * left)
+        warm = np.full(len(self.time_s), self.level[0])  # (e,) at each edge
+        for index in range(1, len(warm)):
+            kept = float(np.exp(-(self.time_s[index] - self.time_s[index - 1]) / WARM_S))
+            warm[index] = self.level[index] + (warm[index - 1] - self.level[index]) * kept
+        edge = np.maximum(self.last(time_s), 0)
+        left = np.exp(-np.maximum(time_s - self.time_s[edge], 0.0) / WARM_S)
+        level = self.level[self.last(time_s) + 1]
+        return np.asarray(level + (warm[edge] - level) * left)
 
 
 def _wave(edges: Sequence[Edge]) -> _Wave:
     kept = [edge for i, edge in enumerate(edges) if i == 0 or edge[1] != edges[i - 1][1]]
-    if len(kept) < LEAST_EDGES or not any(busy for _, busy in kept):
+    level = np.array([level for _, level in kept], float)
+    if len(kept) < LEAST_EDGES or level.max() <= 0:
         raise BadInputError(f"the square wave has {len(kept)} edges; at least {LEAST_EDGES} are needed.")
-    time_s = np.array([at for at, _ in kept], float)
-    if not (np.diff(time_s) > 0).all():
+    time_s = np.array([at_s for at_s, _ in kept], float)
+    if not ((np.diff(time_s) > 0).all() and np.isfinite(level).all()):
         raise BadInputError("the edges of the square wave are not in the order of time.")
-    return _Wave(time_s, np.array([1.0 if busy else -1.0 for _, busy in kept]))
+    return _Wave(time_s, np.concatenate([[0.0 if level[0] > 0 else 1.0], level]))
 
 
 # ---- the fit --------------------------------------------------------------------------------------------------------
@@ -265,23 +263,21 @@ def _robust(rows: _Rows, wave: _Wave, ages_s: Array) -> _Rows:
 
 def _jackknife(rows: _Rows, wave: _Wave, fit: _Fit) -> float:
     """Standard error of the lag (s) with one part of the wave after the other left out."""
-    edge = np.maximum(wave.last(rows.time_s), 0)
-    groups = min(GROUPS, len(wave.time_s))
-    group = edge * groups // len(wave.time_s)
+    group = np.arange(len(rows.time_s)) * GROUPS // len(rows.time_s)
     lags_s = []
-    for left_out in range(groups):
+    for left_out in range(GROUPS):
         kept = group != left_out
         part = _Rows(rows.time_s[kept], rows.power_w[kept], rows.weight[kept])
         lag_s = _fit(part, wave, fit.ages_s, fit.warm).lag_s
         lags_s.append(float(np.clip(lag_s, fit.ages_s[0], fit.ages_s[-1])))
     # A single stretch has a fixed middle: all that is known is that the answer lies in it.
     blind_s = (fit.ages_s[-1] - fit.ages_s[0]) / 12**0.5 if len(fit.rise_w) == 1 else 0.0
-    return float(np.sqrt((groups - 1) / groups * np.sum((np.array(lags_s) - np.mean(lags_s)) ** 2) + blind_s**2))
+    return float(np.sqrt((GROUPS - 1) / GROUPS * np.sum((np.array(lags_s) - np.mean(lags_s)) ** 2) + blind_s**2))
 
 
-def _thinned(time_s: Array, power_w: Array) -> _Rows:
-    """At most MOST_ROWS rows, as means of neighbours."""
-    size = -(-len(time_s) // MOST_ROWS)
+def _thinned(time_s: Array, power_w: Array, most: int) -> _Rows:
+    """At most so many rows, as means of neighbours."""
+    size = -(-len(time_s) // max(most, 1000))
     whole = len(time_s) // size * size
     means = [column[:whole].reshape(-1, size).mean(axis=1) for column in (time_s, power_w)]
     return _Rows(means[0], means[1], np.ones(len(means[0])))

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import pairwise
@@ -27,7 +27,7 @@ LONG_S, LONG_EVERY = 10.0, 4  # and some long ones, which show a slow meter's en
 FULL_S = 60.0  # shorter waves have shorter parts
 TICK_S = 0.2
 LEAST_COVERED = 0.8  # share of the time with values
-LEAST_LOAD_SHARE = 0.9
+LEAST_LOAD_SHARE = 0.95
 LEAST_SURE_S, SURE_SHARE = 0.02, 0.3  # of the lag's 95 % half-width: absolute, and of the update period
 EXIT_INTERRUPTED = 130
 
@@ -92,13 +92,21 @@ def default_threads() -> int:
 
 @dataclass(frozen=True)
 class Performance:
-    """A square wave that was made: what the meter said, the edges (s, busy from then on), and the share of the busy
-    time in which the load really ran.
+    """A square wave that was made: what the meter said, the edges (s, load from then on, 1 is all threads), and the
+    share of the busy time in which the load really ran.
     """
 
     recording: Recording
-    edges: list[tuple[float, bool]]
+    edges: list[tuple[float, float]]
     load_share: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A part of a stretch: when it began (s), and how much of the load ran in it."""
+
+    since_s: float
+    level: float
 
 
 def perform(
@@ -106,7 +114,7 @@ def perform(
 ) -> Performance:
     """Make the wave while the meter is read."""
     recording = Recording()
-    edges: list[tuple[float, bool]] = []
+    edges: list[tuple[float, float]] = []
     total_s = sum(half.duration_s for half in halves)
     passed_s = busy_s = 0.0
     load.idle()
@@ -114,15 +122,12 @@ def perform(
     meter.start()
     try:
         for index, half in enumerate(halves):
-            since_ns = load.busy(threads) if half.busy else load.idle()
+            since_s = (load.busy(threads) if half.busy else load.idle()) * 1e-9
+            ticks: list[Tick] = []
+            for share in _ticks(meter, load, half, threads, since_s, recording, ticks):
+                say("loaded" if half.busy else "at rest", min((passed_s + share * half.duration_s) / total_s, 1.0))
             if index:
-                edges.append((since_ns * 1e-9, half.busy))
-            end_s = time.monotonic() + half.duration_s
-            while (left_s := end_s - time.monotonic()) > 0:
-                time.sleep(min(TICK_S, left_s))
-                recording.take(meter)
-                done_s = passed_s + half.duration_s - max(left_s - TICK_S, 0.0)
-                say("loaded" if half.busy else "at rest", min(done_s / total_s, 1.0))
+                edges += edges_of(half, ticks)
             passed_s += half.duration_s
             busy_s += half.duration_s if half.busy else 0.0
     finally:
@@ -130,6 +135,32 @@ def perform(
         meter.stop()
         recording.take(meter)
     return Performance(recording, edges, (load.used_s - used_s) / (busy_s * threads))
+
+
+def _ticks(
+    meter: Meter, load: Load, half: Half, threads: int, since_s: float, recording: Recording, ticks: list[Tick]
+) -> Iterator[float]:
+    """Wait for a stretch to pass; enters what the load did meanwhile, and gives the share that has passed."""
+    end_s = since_s + half.duration_s
+    used_s = load.used_s
+    while since_s < end_s:
+        time.sleep(min(TICK_S, max(end_s - time.perf_counter(), 0.001)))
+        recording.take(meter)
+        now_s, now_used_s = time.perf_counter(), load.used_s
+        ticks.append(Tick(since_s, (now_used_s - used_s) / ((now_s - since_s) * threads)))
+        since_s, used_s = now_s, now_used_s
+        yield 1 - max(end_s - since_s, 0.0) / half.duration_s
+
+
+def edges_of(half: Half, ticks: Sequence[Tick]) -> list[tuple[float, float]]:
+    """One edge where the load ran as it should, else one for every tick: on a board that others use too, the wave is
+    what the load really got.
+    """
+    if not half.busy:
+        return [(ticks[0].since_s, 0.0)]
+    if sum(tick.level for tick in ticks) >= LEAST_LOAD_SHARE * len(ticks):
+        return [(ticks[0].since_s, 1.0)]
+    return [(tick.since_s, tick.level) for tick in ticks]
 
 
 def concluded(done: Performance, info: MeterInfo, spec: str, store: CalibrationStore) -> tuple[Calibration, Path]:
@@ -156,15 +187,15 @@ def doubts(found: Calibration, done: Performance) -> list[str]:
     words = []
     if done.load_share < LEAST_LOAD_SHARE:
         words.append(
-            f"the load ran only {done.load_share:.0%} of its time, because other programs ran too: the wave was not "
-            "square. End them and calibrate again"
+            f"the load ran only {done.load_share:.0%} of its time, because other programs ran too. For a surer lag end "
+            "them and calibrate again"
         )
     if found.lag_se_s is not None and 1.96 * found.lag_se_s > max(LEAST_SURE_S, SURE_SHARE * found.update_period_s):
         words.append("the lag is not known well: calibrate again, for longer (--duration)")
     return words
 
 
-def _check_covered(recording: Recording, edges: Sequence[tuple[float, bool]]) -> None:
+def _check_covered(recording: Recording, edges: Sequence[tuple[float, float]]) -> None:
     """A wave with holes may have them at its edges."""
     times_s = [t for t, fresh in zip(recording.times_s, recording.fresh, strict=True) if fresh]
     lost = "; ".join(f"{n} × {words}" for words, n in recording.losses.most_common(3))
@@ -183,14 +214,14 @@ def _check_covered(recording: Recording, edges: Sequence[tuple[float, bool]]) ->
         )
 
 
-def _idle_current_a(recording: Recording, edges: Sequence[tuple[float, bool]], found: Calibration) -> float | None:
+def _idle_current_a(recording: Recording, edges: Sequence[tuple[float, float]], found: Calibration) -> float | None:
     """Mean current of settled values of the idle board."""
     values = []
     number = 0
     for t_s, current_a, fresh in zip(recording.times_s, recording.current_a, recording.fresh, strict=True):
         while number < len(edges) and edges[number][0] <= t_s:
             number += 1
-        busy = number > 0 and edges[number - 1][1]
+        busy = number > 0 and edges[number - 1][1] > 0
         settled = number == 0 or t_s - edges[number - 1][0] > 1.5 * found.settling_s
         if fresh and settled and not busy:
             values.append(current_a)

@@ -69,13 +69,13 @@ def _row(value: float, limits: tuple[float, float], rows: int) -> int:
 
 
 def framed(lines: Sequence[str], limits: tuple[float, float], unit: str, left: str, right: str) -> list[str]:
-    """The plot with a scale at its left and the times of its edges below."""
-    every = max(1, (len(lines) - 1) // 4)
-    ticks = {
-        row: limits[1] - (limits[1] - limits[0]) * row / max(len(lines) - 1, 1) for row in range(0, len(lines), every)
-    }
-    digits = max(0, 2 - math.floor(math.log10(limits[1] - limits[0])))
-    labels = [f"{ticks[row]:.{digits}f} {unit}" if row in ticks else "" for row in range(len(lines))]
+    """The plot with round numbers at its left and the times of its edges below."""
+    step = _round_step((limits[1] - limits[0]) / 4)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    labels = [""] * len(lines)
+    for number in range(math.ceil(limits[0] / step - 1e-6), math.floor(limits[1] / step + 1e-6) + 1):
+        row = _row(number * step, limits, len(lines))
+        labels[row] = labels[row] or f"{number * step:.{digits}f} {unit}"
     width = max(map(len, labels))
     out = [f"{label:>{width}} {'┤' if label else '│'}{line}" for label, line in zip(labels, lines, strict=True)]
     space = len(lines[0]) - len(left) - len(right)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from agent.calibration import estimate
 from agent.calibration_store import CalibrationStore, MeterKey, default_folder, identified
 from agent.calibration_values import new_values
-from agent.cli.calibrate import wave
+from agent.cli.calibrate import Half, Tick, edges_of, wave
 from agent.emulator.model import MeterSettings
 from agent.metering import Follow, Meters
 from agent.options import parse
@@ -63,6 +63,33 @@ def test_bursts_of_other_work_do_little() -> None:
     power_w[500:520] += 2.0
     power_w[1500:1510] += 3.0
     assert estimate(seconds(samples), power_w, edges).lag_s == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_load_that_others_disturb_is_taken_as_it_was() -> None:
+    """The board is shared: in every fifth of a second the load gets another share of its core."""
+    rng = np.random.default_rng(0)
+    edges: list[tuple[float, float]] = []
+    at_s = 10.0
+    for half in range(12):
+        for _ in range(20 if half % 2 else 1):
+            edges.append((at_s, float(rng.uniform(0.1, 0.9)) if half % 2 else 0.0))
+            at_s += 0.2 if half % 2 else 3.0
+    edges = [(0.5, 1.0), (2.0, 0.0), *edges[1:], (at_s, 0.0)]
+    times_s = np.arange(0.0, at_s + 3, 0.01)
+    level = np.array([0.0, *(level for _, level in edges)])[np.searchsorted([at for at, _ in edges], times_s - 0.3)]
+    power_w = 1.2 + 2.4 * level + rng.normal(0, 0.03, len(times_s))
+    found = estimate(times_s, power_w, edges)
+    assert found.lag_s == pytest.approx(0.3, abs=0.02)
+    assert found.step_w == pytest.approx(2.4, rel=0.02)
+    assert found.idle_w == pytest.approx(1.2, rel=0.02)
+
+
+def test_edges_are_those_of_the_load_that_ran() -> None:
+    ticks = [Tick(1.0, 0.98), Tick(1.2, 0.99), Tick(1.4, 0.97)]
+    assert edges_of(Half(True, 0.6), ticks) == [(1.0, 1.0)]
+    assert edges_of(Half(False, 0.6), ticks) == [(1.0, 0.0)]
+    shared = [Tick(1.0, 0.5), Tick(1.2, 0.2)]
+    assert edges_of(Half(True, 0.4), shared) == [(1.0, 0.5), (1.2, 0.2)]
 
 
 def test_the_wave_may_begin_with_a_busy_board() -> None:
