@@ -231,8 +231,7 @@ class _Process:
             (np.log(spread) - 4, np.log(spread) + 3),
             (np.log(1e-4), np.log(spread) + 1),
         ]
-        options = {"maxiter": ITERATIONS}
-        found = minimize(self.cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        found = minimize(self.cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
         return np.asarray(found.x, np.float64)
 
     def solved(self, parameters: Array) -> tuple[Array, Any, Array]:
