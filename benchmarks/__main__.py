@@ -21,13 +21,16 @@ FIGURES = {
     "meters": "CPU share of reading each meter, and decode rates",
     "meter-load": "latency of an operator with and without the meter being read",
     "ingest": "durable ingest against a bare stream",
+    "ingest-scale": "ingest with 10⁴ and 10⁶ measurements stored, SQLite and PostgreSQL; bytes of each",
+    "reads": "reading a LUT cold and warm, with 1 and with 10⁴ versions stored, and while a run is ingested",
     "build": "a version from a million latencies, against reading the rows with bare SQL",
     "predict": "predictions a second against numpy indexing and a dictionary",
     "regressor": "costs of held-out operators, guessed from the others",
     "optimise": "exact search over a full space against HiGHS",
 }
 METER_LONG = ("meter-energy", "meter-lag", "fuzz", "meter-load")
-LONG = ("fidelity", "truth", "device-time", "optimise", "regressor", *METER_LONG)  # these have a short and a long form
+# These have a short and a long form.
+LONG = ("fidelity", "truth", "device-time", "optimise", "regressor", "ingest-scale", *METER_LONG)
 
 
 def main() -> int:
