@@ -365,6 +365,7 @@ DRIVERS = (
 # ---- PPK2: a stream without frames ----------------------------------------------------------------------------------
 
 RUN = 60  # samples from one damage to the next
+PIECE = 50  # damages fed at once
 DAMAGED = 12  # of them, at their beginning
 BACK = 40  # of them are enough to be back, damaged ones and those that the damage makes of them included
 NEAR = 400  # samples; what is further away was not sent here
@@ -380,7 +381,7 @@ def fuzz_ppk2(count: int, seed: int = 0) -> Outcome:
     first, tail = 0, b""
     while outcome.cases < count:
         piece, ends = bytearray(), []
-        for _ in range(min(200, count - outcome.cases)):
+        for _ in range(min(PIECE, count - outcome.cases)):
             piece += displaced(_samples(first, RUN), rng)
             ends.append(first + RUN)
             first += RUN
@@ -391,7 +392,7 @@ def fuzz_ppk2(count: int, seed: int = 0) -> Outcome:
         last = np.array(ends) - 2  # the very last sample waits for the next one
         back = np.isin((last[:, None] - np.arange(RUN - BACK)) % STEPS, found).all(axis=1)
         ahead = (found - (ends[0] - RUN) + NEAR) % STEPS
-        strange = ahead > 200 * RUN + 2 * NEAR
+        strange = ahead > PIECE * RUN + 2 * NEAR
         if strange.any():
             outcome.wrong += int(strange.sum())
             # Each may come with another range, whose change is smeared over the next three samples.

@@ -152,13 +152,16 @@ class FrameClock:
     It must come after the last one by at most `most_s`; the very frame that came last may come again, as links repeat
     them. When a refused value follows the refused one before it, the clock was set or lost time, and is believed again.
     When a value far ahead was followed by one that fits the rhythm of those before it, it was the wrong one.
+
+    Not strict, for frames whose checksums leave little to doubt: nothing is refused, a clock that goes back was set.
     """
 
     AHEAD = 8.0  # times the last step
 
-    def __init__(self, most_s: float = 60.0, wrap_s: float = math.inf) -> None:
+    def __init__(self, most_s: float = 60.0, wrap_s: float = math.inf, *, strict: bool = True) -> None:
         self._most_s = most_s
         self._wrap_s = wrap_s
+        self._strict = strict
         self.reset()
 
     def reset(self) -> None:
@@ -181,6 +184,9 @@ class FrameClock:
     def _follows(self, time_s: float) -> bool:
         if self._last_s is None:
             return True
+        if not self._strict:
+            self._wrapped_s += self._wrap_s if self._last_s - time_s > self._wrap_s / 2 else 0.0
+            return True
         step_s = self._step(self._last_s, time_s)
         if 0 < step_s <= self._most_s:
             ahead = step_s > self.AHEAD * self._step_s
@@ -193,7 +199,8 @@ class FrameClock:
             self._wrapped_s += self._wrap_s if time_s < before_s else 0.0
             self._before = None
             return True
-        if self._refused_s is None or not 0 < self._step(self._refused_s, time_s) <= self._most_s:
+        least_s = self._step_s / self.AHEAD if math.isfinite(self._step_s) else 0.0
+        if self._refused_s is None or not least_s < self._step(self._refused_s, time_s) <= self._most_s:
             self._refused_s = time_s
             return False
         self._before, self._step_s = None, math.inf

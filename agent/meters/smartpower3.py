@@ -46,7 +46,7 @@ class SmartPower3Decoder(LineDecoder):
     def __init__(self, channel: int = 0) -> None:
         super().__init__()
         self._channel = channel
-        self._clock = FrameClock(wrap_s=WRAP / 1000)
+        self._clock = FrameClock(wrap_s=WRAP / 1000, strict=False)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
         if not line:
@@ -60,8 +60,6 @@ class SmartPower3Decoder(LineDecoder):
         if checksums(line[:CHECKED_CHARS]) != (int(match[8], 16), int(match[9], 16)):
             return "line with a wrong checksum"
         time_s = self._clock.follow(int(match[1]) / 1000, line)
-        if time_s is None:
-            return "line whose time does not follow"
         milli = match.groups()[4:7] if self._channel else match.groups()[1:4]
         volts, amps, watts = (int(text) / 1000 for text in milli)
         return (Reading(volts, amps, watts, device_time_s=time_s, channel=str(self._channel)),)

@@ -18,6 +18,7 @@ _ADVICE = (
     ("report of", "it is none that this driver can use: it takes USB and direct-current types"),
     ("disagrees with W", "the units or columns are wrong, or it is another model with another scale"),
     ("columns", "write the columns as the meter prints them, for example ?columns=t_ms,V,mA"),
+    ("line without", "write the columns as the meter prints them, for example ?columns=t_ms,V,mA"),
     ("is no number", "write the columns as the meter prints them, for example ?columns=t_ms,V,mA"),
 )
 
