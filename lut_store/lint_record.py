@@ -114,6 +114,11 @@ def _uncalibrated(meter: Mapping[str, Any], now_wall_s: float) -> str:
     record = meter.get("calibration")
     if not isinstance(record, Mapping):
         return f"{name} has no calibration; its lag and its offset at idle are guesses: run edgelut-agent calibrate"
+    if record.get("firmware", meter.get("firmware")) != meter.get("firmware"):
+        return (
+            f"the calibration of {name} is of its firmware {record['firmware'] or 'unknown'}, not of "
+            f"{meter.get('firmware') or 'unknown'}: run edgelut-agent calibrate again"
+        )
     measured_wall_s = _number(record.get("measured_wall_s"))
     age_s = now_wall_s - measured_wall_s if measured_wall_s and now_wall_s else 0.0
     if age_s <= CALIBRATION_AGE_S:

@@ -84,7 +84,7 @@ PI = "Raspberry Pi 4 Model B Rev 1.4"
         (doctor.meter_answer(FOUND, ["the wave was not square"]), "warn", "The wave was not square."),
         (doctor.calibration(FOUND, METER, 1e9 + 86400), "ok", "1 days old"),
         (doctor.calibration(None, METER, 1e9), "warn", "edgelut-agent calibrate"),
-        (doctor.calibration(FOUND, METER, 1e9 + 200 * 86400), "warn", "older than 180 days"),
+        (doctor.calibration(FOUND, METER, 1e9 + 400 * 86400), "warn", "older than 365 days"),
         (doctor.calibration(FOUND, replace(METER, firmware="1.19"), 1e9), "warn", "firmware 1.18"),
     ],
     ids=lambda value: value.name if isinstance(value, Check) else "",

@@ -212,6 +212,18 @@ def test_few_meter_samples_count_where_there_was_a_meter() -> None:
         ({"power": {"idle_power_w": 1.3, "idle_power_sd_w": 0.3}}, "drift", "warning", "idle power wandered by 23%"),
         ({"meter": {"kind": "um25c", "model": "UM25C", "serial": "77"}}, "calibration", "warning", "UM25C 77 has no"),
         (
+            {
+                "meter": {
+                    "kind": "tc66c",
+                    "firmware": "1.18",
+                    "calibration": {"measured_wall_s": 1.7e9, "firmware": "1.14"},
+                }
+            },
+            "calibration",
+            "warning",
+            "is of its firmware 1.14, not of 1.18",
+        ),
+        (
             {"meter": {"kind": "um25c", "calibration": {"measured_wall_s": 1.6e9}}},
             "calibration",
             "warning",
