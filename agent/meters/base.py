@@ -199,8 +199,7 @@ class FrameClock:
             self._wrapped_s += self._wrap_s if time_s < before_s else 0.0
             self._before = None
             return True
-        least_s = self._step_s / self.AHEAD if math.isfinite(self._step_s) else 0.0
-        if self._refused_s is None or not least_s < self._step(self._refused_s, time_s) <= self._most_s:
+        if self._refused_s is None or not 0 < self._step(self._refused_s, time_s) <= self._most_s:
             self._refused_s = time_s
             return False
         self._before, self._step_s = None, math.inf

@@ -108,3 +108,21 @@ def test_an_option_out_of_range_is_named(text: str) -> None:
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(BadInputError, match="there is no option 'rate'"):
         parse_spec("um25c:/dev/x?rate=2").only("rate_hz")
+
+
+def test_a_time_far_ahead_was_the_wrong_one_when_the_next_fits_the_rhythm() -> None:
+    clock = FrameClock()
+    assert [clock.follow(t) for t in (1.0, 1.5, 2.0, 42.5, 3.0, 3.5)] == [1.0, 1.5, 2.0, 42.5, 3.0, 3.5]
+    paused = FrameClock()
+    assert [paused.follow(t) for t in (1.0, 1.5, 2.0, 22.0, 22.5)] == [1.0, 1.5, 2.0, 22.0, 22.5]
+
+
+def test_the_very_frame_may_come_again_but_no_other_with_its_time() -> None:
+    clock = FrameClock()
+    assert [clock.follow(1.0, "a"), clock.follow(2.0, "b"), clock.follow(2.0, "b")] == [1.0, 2.0, 2.0]
+    assert clock.follow(2.0, "c") is None
+
+
+def test_a_clock_that_is_not_strict_wraps_or_was_set() -> None:
+    clock = FrameClock(wrap_s=100.0, strict=False)
+    assert [clock.follow(t) for t in (10.0, 95.0, 5.0, 2.0, 90.0)] == [10.0, 95.0, 105.0, 102.0, 190.0]
