@@ -83,7 +83,9 @@ def load(space: SearchSpace, configuration: Configuration, path: Path) -> Lut:
     if not rows:
         raise BadInputError(f"{path} has a header and no rows")
     with_ends = any(row.cell.layer == FIXED_LAYER for row in rows) or not (space.stem or space.head)
-    metrics = {name: _metric(space, rows, columns) for name, columns in COLUMNS.items() if columns[0] in header}
+    metrics = {name: _metric(space, rows, columns) for name, columns in COLUMNS.items() if _any(rows, columns[0])}
+    if not metrics:
+        raise BadInputError(f"{path} holds no number in {' or '.join(columns[0] for columns in COLUMNS.values())}")
     flags = {row.cell: _flags(row.words.get("flags", "")) for row in rows}
     try:
         return Lut(
@@ -97,6 +99,10 @@ def load(space: SearchSpace, configuration: Configuration, path: Path) -> Lut:
         )
     except ValueError as error:
         raise BadInputError(f"{path}: {error}") from error
+
+
+def _any(rows: list[_Row], column: str) -> bool:
+    return any(row.words.get(column, "").strip() for row in rows)
 
 
 def _flags(words: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from nas.space import load_space
 from protos.errors import BadInputError
 from protos.types import BlockSpec, Configuration, SearchSpace
 from tests.lut_store.samples import OP_NAMES, lut_of, space_of
+from tests.lut_store.strategies import luts
 
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SKIP = OP_NAMES.index("skip")
@@ -220,6 +221,24 @@ def test_the_frame_comes_back_from_csv(tmp_path: Path) -> None:
     assert np.isnan(back.predict_interval(choices)).all()
 
 
+@quick
+@given(luts().filter(lambda lut: any(m is not None and not np.isnan(m.value).all() for m in (lut.latency, lut.energy))))
+def test_any_frame_comes_back_from_csv(tmp_path_factory: pytest.TempPathFactory, lut: Lut) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    lut.save(path)
+    back = csv_table.load(lut.space, lut.configuration, path)
+    for name in ("latency", "energy"):
+        a, b = getattr(lut, name), getattr(back, name)
+        if a is None or (np.isnan(a.value).all() and b is None):
+            assert b is None
+            continue
+        for part in ("value", "se", "n", "corrected"):
+            if part != "n" or name == "energy" or lut.latency is not None:
+                np.testing.assert_array_equal(getattr(a, part)[lut.allowed], getattr(b, part)[lut.allowed])
+        if lut.fixed_included:
+            np.testing.assert_array_equal(a.fixed_value, b.fixed_value)
+
+
 def test_a_table_of_ones_own_needs_three_columns(tmp_path: Path) -> None:
     lut = csv_table.load(SPACE, HOW, csv_file(tmp_path, "layer,op,latency_s,who\n0,k3_e1,0.5,me\n1,k5_e6,,me\n"))
     assert lut.latency_s[0, 0] == 0.5
@@ -234,6 +253,7 @@ def test_a_table_of_ones_own_needs_three_columns(tmp_path: Path) -> None:
         ("", "line 1: there is no column 'layer'"),
         ("layer,op\n0,k3_e1\n", "line 1: there is neither a column 'latency_s' nor 'energy_j'"),
         ("layer,op,latency_s\n", "has a header and no rows"),
+        ("layer,op,latency_s\n0,k3_e1,\n", "holds no number in latency_s or energy_j"),
         ("layer,op,latency_s,latency_s\n", "the column 'latency_s' stands twice"),
         ("layer,op,latency_s\n0,k3_e1\n", "line 2: 2 fields; the header has 3"),
         ("layer,op,latency_s\n0,k9_e1,1\n", "line 2: layer '0', op 'k9_e1' is no cell of space sample"),
@@ -245,7 +265,7 @@ def test_a_table_of_ones_own_needs_three_columns(tmp_path: Path) -> None:
         ("layer,op,latency_s\n0,k3_e1,1e999\n", "line 2, latency_s: '1e999' is not finite"),
         ("layer,op,latency_s\n0,k3_e1,-1\n", "line 2, latency_s: -1 is negative"),
         ("layer,op,latency_s,n\n0,k3_e1,1,1.5\n", "line 2, n: '1.5' is no number of samples"),
-        ("layer,op,latency_s,latency_corrected_s\n0,k3_e1,,1\n", "without the measured one"),
+        ("layer,op,latency_s,latency_corrected_s\n0,k3_e1,,1\n0,k5_e1,1,1\n", "line 2: .* without the measured one"),
         ('layer,op,latency_s\n0,"k3_e1,1\n', "not CSV"),
         ("layer,op,latency_s,operator_id\n0,k3_e1,1,0123456789abcdef\n", "the table is of another space"),
         ("layer,op," + ",".join(f"c{i}" for i in range(200)) + "\n", "202 columns"),
