@@ -15,10 +15,10 @@ from coordinator.sources import Source, combined, read_sources
 from coordinator.tables import Tables, item_energy
 from coordinator.validate import anchor_shift
 from lut_store.completed import check_conditions, completed, reused_sentence
-from lut_store.estimate.boards import LEAST_FOR_OUTSIDE, Boards, compare
+from lut_store.estimate.boards import LEAST_FOR_OUTSIDE, Boards, compare, is_enough
 from lut_store.estimate.energy import PowerEstimate, estimate_power
-from lut_store.estimate.executions import covered
-from lut_store.estimate.latency import LatencyEstimate, estimate_latency
+from lut_store.estimate.executions import Array, covered
+from lut_store.estimate.latency import estimate_latency
 from lut_store.estimate.settings import DEFAULT, Settings
 from lut_store.lut import Lut
 from lut_store.store import Store
@@ -106,13 +106,15 @@ def lut_of(sources: Sequence[Source], request: BuildRequest, allowed: Differing)
     if not evidence.streams:
         runs = f"run {sources[0].run_id} has" if len(sources) == 1 else "the runs have"
         raise BadInputError(f"{runs} no latency measurement; there is nothing to build a LUT from")
-    latency, power = _estimates(spec, evidence, request.settings)
-    tables = Tables(spec, latency, power, request.settings, _boards(spec, evidence, request.settings))
+    settings = request.settings
+    latency = estimate_latency(spec, evidence.streams, seed=evidence.seed, statistic=settings.latency)
+    power = estimate_power(spec, evidence.segments, settings.energy) if evidence.segments else None
+    tables = Tables(spec, latency, power, settings, _boards(spec, evidence, settings))
     boards = {board["name"]: board for source in sources for board in source.boards}
     origin = Origin(
         run_ids=tuple(source.run_id for source in sources),
         boards=tuple(boards[name] for name in evidence.devices if name in boards),
-        settings=request.settings,
+        settings=settings,
         conditions=conditions(sources),
         differing=allowed,
         excluded_devices=tuple(sorted(set(request.exclude_devices))),
@@ -138,35 +140,33 @@ def _with_reused(store: Store, sources: Sequence[Source], lut: Lut, allow_differ
     return lut
 
 
-def _estimates(
-    spec: RunSpec, evidence: Evidence, settings: Settings, device: str = ""
-) -> tuple[LatencyEstimate, PowerEstimate | None]:
-    """From all the evidence, or from that of one device."""
-    streams = evidence.streams_of(device) if device else evidence.streams
-    segments = evidence.segments_of(device) if device else evidence.segments
-    latency = estimate_latency(spec, streams, seed=evidence.seed, statistic=settings.latency)
-    return latency, estimate_power(spec, segments, settings.energy) if segments else None
+def _power_alone(spec: RunSpec, evidence: Evidence, settings: Settings, device: str) -> PowerEstimate | None:
+    """From the traces of one board; None when they say nothing alone, as a segment that was cut off before any idle."""
+    segments = evidence.segments_of(device)
+    try:
+        return estimate_power(spec, segments, settings.energy) if segments else None
+    except BadInputError:
+        return None
 
 
 def _boards(spec: RunSpec, evidence: Evidence, settings: Settings) -> dict[str, Boards]:
-    """Each board alone, compared, by metric; nothing where only one board measured it."""
+    """Each board alone, compared, by metric; nothing where only one board has measured enough of it."""
     timed = sorted(set(evidence.stream_devices))
     if len(timed) < 2:
         return {}
-    alone = {name: _estimates(spec, evidence, settings, name) for name in timed}
-    found = {
-        "latency": compare(
-            timed,
-            np.stack([latency.item_s for latency, _ in alone.values()]),
-            np.stack([latency.item_se_s for latency, _ in alone.values()]),
-        )
-    }
-    energies = {
-        name: item_energy(latency, power, settings) for name, (latency, power) in alone.items() if power is not None
-    }
-    if len(energies) > 1:
-        values, errors = zip(*energies.values(), strict=True)
-        found["energy"] = compare(tuple(energies), np.stack(values), np.stack(errors))
+    columns: dict[str, dict[str, tuple[Array, Array]]] = {"latency": {}, "energy": {}}
+    for name in timed:
+        latency = estimate_latency(spec, evidence.streams_of(name), seed=evidence.seed, statistic=settings.latency)
+        columns["latency"][name] = latency.item_s, latency.item_se_s
+        power = _power_alone(spec, evidence, settings, name)
+        if power is not None:
+            columns["energy"][name] = item_energy(latency, power, settings)
+    found = {}
+    for metric, boards in columns.items():
+        enough = {name: pair for name, pair in boards.items() if is_enough(*pair)}
+        if len(enough) > 1:
+            values, errors = zip(*enough.values(), strict=True)
+            found[metric] = compare(tuple(enough), np.stack(values), np.stack(errors))
     return found
 
 

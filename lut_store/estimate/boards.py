@@ -18,6 +18,7 @@ from lut_store.estimate.statistic import SE_FACTORS
 MAD = 1.4826
 LEAST_SPREAD = 0.005  # of levels: below this, boards differ by less than a process that is started anew
 OUTSIDE = 3.5  # the threshold that Iglewicz and Hoaglin recommend
+LEAST_COMMON = 8  # operators
 LEAST_FOR_OUTSIDE = 3  # boards: of two nobody can say which is the odd one
 PROCESS_REL_SE = 0.003  # of a level, as in estimate.correction: one process is one draw of placements
 
@@ -59,14 +60,21 @@ class Boards:
         return float(np.hypot(factor_rel_se, self.level_rel_sd * np.sqrt(1 + 1 / len(self.names))))
 
 
+def is_enough(value: Array, se: Array) -> bool:
+    """Whether a board, value and se (I,), knows enough of its operators to be compared: at least half of them."""
+    return 2 * int((np.isfinite(value) & np.isfinite(se)).sum()) >= len(value)
+
+
 def compare(names: Sequence[str], value: Array, se: Array) -> Boards:
-    """value, se (D, I) of D boards, two or more; operators that not every board has are left out of the comparison."""
+    """value, se (D, I) of D boards, two or more; operators that not every board has are left out of the comparison, and
+    with fewer than LEAST_COMMON others nothing is compared.
+    """
     boards = len(names)
-    common = np.isfinite(value).all(axis=0) & (value > 0).all(axis=0)
+    common = (np.isfinite(value) & np.isfinite(se) & (value > 0)).all(axis=0)
     ratio, z = np.ones(boards), np.full(boards, np.nan)
-    if not common.any():
+    if common.sum() < min(LEAST_COMMON, value.shape[1]) or not common.any():
         return Boards(tuple(names), value, se, ratio, z, float("nan"), float("nan"))
-    log, rel_se = np.log(value[:, common]), np.nan_to_num(se[:, common] / value[:, common])
+    log, rel_se = np.log(value[:, common]), se[:, common] / value[:, common]
     apart = log - log.mean(axis=0)  # (D, I)
     level = np.median(apart, axis=1)  # (D,)
     scatter = MAD * np.median(np.abs(apart - level[:, None]), axis=1)

@@ -76,9 +76,9 @@ def record(
     for number, board in enumerate(boards):
         store.upsert_device(board.device())
         own = seed + 10 * number
-        _task(store, run_id, board, "latency", _rounds(spec, own, board.slower))
+        add_task(store, run_id, board, "latency", rounds_of(spec, own, board.slower))
         if energy:
-            _task(store, run_id, board, "energy", _traces(spec, own, board))
+            add_task(store, run_id, board, "energy", traces_of(spec, own, board))
     store.set_run(run_id, state)
     return spec
 
@@ -89,7 +89,7 @@ def true_latency_s(spec: RunSpec) -> list[float]:
 
 
 @cache
-def _rounds(spec: RunSpec, seed: int, slower: float) -> tuple[LatencyRound, ...]:
+def rounds_of(spec: RunSpec, seed: int, slower: float) -> tuple[LatencyRound, ...]:
     machine = Machine(spec, slow_share=0.1)
     machine.rng.seed(f"{seed} noise")
     machine.item_s = [slower * seconds for seconds in machine.item_s]
@@ -99,7 +99,7 @@ def _rounds(spec: RunSpec, seed: int, slower: float) -> tuple[LatencyRound, ...]
     )
 
 
-def _traces(spec: RunSpec, seed: int, board: Board) -> tuple[PowerTrace, ...]:
+def traces_of(spec: RunSpec, seed: int, board: Board) -> tuple[PowerTrace, ...]:
     return tuple(
         replace(trace, segment_id=f"{board.name}-{trace.segment_id}", meter=board.meter)
         for trace in _traces_of(spec, seed, board.hungrier)
@@ -114,9 +114,10 @@ def _traces_of(spec: RunSpec, seed: int, hungrier: float) -> tuple[PowerTrace, .
     return tuple(trace for segment in world.segments() for trace in segment)
 
 
-def _task(
+def add_task(
     store: Store, run_id: str, board: Board, kind: str, parts: Sequence[LatencyRound] | Sequence[PowerTrace]
 ) -> None:
+    """A task of the run that this board has done."""
     lease = store.lease_new_task(run_id, kind, 1, 0, board.name, 1e12)
     offered = [
         Measurement(

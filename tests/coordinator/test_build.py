@@ -17,7 +17,7 @@ from lut_store.lut import Lut
 from lut_store.store import Store
 from protos.errors import BadInputError, NotFoundError
 from protos.types import Calibration, MeterInfo
-from tests.coordinator.recorded import FACTS, Board, record, spec_of, true_latency_s
+from tests.coordinator.recorded import FACTS, Board, add_task, record, rounds_of, spec_of, traces_of, true_latency_s
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +288,20 @@ def test_a_board_outside_the_others_is_named_and_can_be_left_out(store: Store) -
     assert "left out as asked: pi-03" in without.validation["findings"]
     np.testing.assert_allclose(items_s(without), true_latency_s(spec), rtol=0.04)
     assert without.provenance["boards"]["latency"]["between_rel_sd"] < 0.02
+
+
+def test_a_board_that_measured_too_little_alone_still_counts(store: Store) -> None:
+    spec, late = record(store, "shared"), Board("pi-02")
+    store.upsert_device(late.device())
+    add_task(store, "shared", late, "latency", rounds_of(spec, 7, 1.0))
+    trace = traces_of(spec, 7, late)[0]
+    loaded = tuple(window for window in trace.windows if window.subject != "idle")[:2]
+    add_task(store, "shared", late, "energy", [replace(trace, windows=loaded)])
+    lut = built(store, "shared")
+    assert [device["name"] for device in lut.provenance["devices"]] == ["pi-01", "pi-02"]
+    assert "latency" in lut.provenance["boards"]
+    assert "energy" not in lut.provenance["boards"]
+    assert np.isfinite(lut.energy_j).all()
 
 
 def test_of_two_boards_nobody_is_the_odd_one(store: Store) -> None:

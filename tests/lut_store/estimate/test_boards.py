@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lut_store.estimate.boards import compare
+from lut_store.estimate.boards import compare, is_enough
 
 
 def world(levels: list[float], *, operator_sd: float = 0.0, noise: float = 0.002, seed: int = 0, items: int = 80):
@@ -53,10 +53,19 @@ def test_operators_that_a_board_lacks_are_not_compared() -> None:
     value[0, :40], value[1, 0] = np.nan, -1.0
     found = compare(names, value, se)
     np.testing.assert_allclose(found.ratio, [1.0, 1.02, 0.98], rtol=0.005)
-    value[0] = np.nan
+    value[0, 5:] = np.nan
     nothing = compare(names, value, se)
     np.testing.assert_array_equal(nothing.ratio, 1.0)
     assert np.isnan(nothing.rel_sd)
+
+
+def test_a_board_that_knows_half_of_its_operators_is_compared() -> None:
+    _, (value, _), (se, _) = world([1.0, 1.0], items=10)
+    assert is_enough(value, se)
+    se[:5] = np.nan
+    assert is_enough(value, se)
+    value[5] = np.nan
+    assert not is_enough(value, se)
 
 
 def test_the_entries_are_less_certain_with_few_boards_that_differ() -> None:
