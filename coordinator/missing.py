@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coordinator.plan import SHORT_ENERGY_S
 from lut_store.lut import Lut
 from lut_store.metric import Metric
 from protos.errors import BadInputError
@@ -20,7 +21,6 @@ from protos.types import FIXED_LAYER, BlockSpec, CellRef, Device, LutQuery, LutS
 
 COMPARED = ("model", "kernel", "python_version", "torch_version", "torch_build")  # of HostFacts, where both are known
 CHECKED = 3  # of the operators that are reused from another space, measured again: has the board moved?
-LEAST_ENERGY_S = 120.0  # device time below which a trace says little
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def narrowed(run: RunSpec, known: Known) -> RunSpec:
     if plan.energy_budget_s:
         of_items = 1 - plan.network_share - plan.idle_share
         budget_s = plan.energy_budget_s * (1 - of_items * (1 - share))
-        budget_s = min(plan.energy_budget_s, max(budget_s, LEAST_ENERGY_S))
+        budget_s = min(plan.energy_budget_s, max(budget_s, SHORT_ENERGY_S))
         plan = replace(plan, energy_budget_s=budget_s, segment_s=min(plan.segment_s, budget_s))
     return replace(run, items=items, plan=plan, lut_digest=known.lut.digest)
 

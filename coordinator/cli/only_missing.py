@@ -27,6 +27,7 @@ def only_missing(link: Link, spec: RunSpec, *, as_json: bool = False) -> RunSpec
     """
     from coordinator.cli.profile import LOCAL, NO_METER, fitting
     from coordinator.missing import best_of, difference, known_of, narrowed
+    from coordinator.plan import for_meters
 
     devices = [] if spec.device == LOCAL else fitting(spec.device, link.client.devices())
     device_type = next((device.device_type for device in devices), spec.device)
@@ -50,7 +51,7 @@ def only_missing(link: Link, spec: RunSpec, *, as_json: bool = False) -> RunSpec
         else:
             print(f"{known.lut.reference} lacks nothing: every operator of {spec.space.name} has its {what}.")
         return None
-    run = narrowed(spec, known)
+    run = narrowed(for_meters(spec, devices), known)
     print(_said(known, run, energy=energy), file=sys.stderr)
     return run
 
