@@ -83,23 +83,23 @@ def torch_version() -> tuple[str, str]:
     return "", (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
 
 
-def cpu_times_s(root: Path = Path("/")) -> dict[tuple[int, str], float]:
-    """CPU seconds of every process, by id and name."""
+def cpu_times_s(root: Path = Path("/")) -> dict[int, tuple[str, float]]:
+    """Name and CPU seconds of every process, by its id."""
     found = {}
     for path in root.glob("proc/[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
             head, _, tail = path.read_text(errors="replace").rpartition(")")
             fields = tail.split()
-            name = head.partition("(")[2]
-            found[int(path.parent.name), name] = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS_PER_S
+            seconds = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS_PER_S
+            found[int(path.parent.name)] = (head.partition("(")[2], seconds)
     return found
 
 
 def busiest(
-    before: dict[tuple[int, str], float], after: dict[tuple[int, str], float], own: Iterable[int], count: int = 3
+    before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]], own: Iterable[int], count: int = 3
 ) -> list[str]:
     """The processes that used the most CPU in between, without our own, as "name (pid)"."""
     leave_out = set(own)
-    used = {key: after[key] - before.get(key, 0.0) for key in after if key[0] not in leave_out}
-    top = sorted(used, key=lambda key: -used[key])[:count]
-    return [f"{name} ({pid})" for pid, name in top if used[pid, name] > 0]
+    used = {pid: after[pid][1] - before.get(pid, ("", 0.0))[1] for pid in after if pid not in leave_out}
+    top = sorted(used, key=lambda pid: -used[pid])[:count]
+    return [f"{after[pid][0]} ({pid})" for pid in top if used[pid] > 0]
