@@ -18,10 +18,11 @@ from coordinator.server import running
 from lut_store.lut import Lut
 from lut_store.store import Store
 from protos import lut_pb2, lut_pb2_grpc
-from protos.errors import AmbiguousError, BadInputError, NotFoundError, UnavailableError
+from protos.errors import AmbiguousError, BadInputError, EdgelutError, NotFoundError, UnavailableError
 from protos.types import Configuration, LutQuery
-from tests.coordinator.scripted import PATIENCE_S, SPACE, url_of
+from tests.coordinator.scripted import PATIENCE_S, SPACE, play, url_of
 from tests.coordinator.test_server_restart import daemon
+from tests.coordinator.test_tls import site
 from tests.lut_store.samples import lut_of
 
 VALIDATED = {name: {"corrected": {"mape": 0.01}} for name in ("latency", "energy")}
@@ -181,3 +182,19 @@ def test_a_watch_says_at_once_that_it_stands(tmp_path: Path) -> None:
         assert call.initial_metadata() is not None
         assert call.is_active()
         call.cancel()
+
+
+def test_with_certificates_readers_move_no_tag_and_the_history_names_the_holder(tmp_path: Path) -> None:
+    async def scene() -> None:
+        add(tmp_path, 0)
+        async with site(tmp_path) as own:
+            query = LutQuery("rpi3b")
+            with own.client("alice") as alice, own.client("bob", role="reader") as bob:
+                moved = await asyncio.to_thread(lambda: alice.move_tag(query, "mine", moved_by="somebody else"))
+                assert moved.moved_by == "alice"
+                assert await asyncio.to_thread(bob.tags, LutQuery(version="mine")) == [moved]
+                assert await asyncio.to_thread(lambda: next(bob.watch("rpi3b@mine")).version) == 1
+                with pytest.raises(EdgelutError, match="bob is a reader, who may not call MoveTag"):
+                    await asyncio.to_thread(lambda: bob.move_tag(query, "mine", moved_by="bob"))
+
+    play(scene())
