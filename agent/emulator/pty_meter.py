@@ -33,6 +33,7 @@ class Faults:
     first_reply_s: float = 0.0  # the first reply comes so late, as over Bluetooth
     unplug_after_s: float = 0.0
     replug_after_s: float = 0.0  # after the unplugging; 0: never
+    unplugs: int = 1  # how often this happens; 0: again and again
     seed: int = 0
 
 
@@ -174,11 +175,11 @@ class PtyMeter:
         faults = self._faults
         if not faults.unplug_after_s or self._first_s is None:
             return
-        age_s = self._now_s() - self._first_s
-        back_s = faults.unplug_after_s + faults.replug_after_s
-        if age_s >= faults.unplug_after_s and not (faults.replug_after_s and age_s >= back_s):
+        age_s, cycle_s = self._now_s() - self._first_s, faults.unplug_after_s + faults.replug_after_s
+        cycle = int(age_s / cycle_s) if faults.replug_after_s else 0
+        if age_s - cycle * cycle_s >= faults.unplug_after_s and (cycle < faults.unplugs or not faults.unplugs):
             self.unplug()
-        elif faults.replug_after_s and age_s >= back_s:
+        else:
             self.plug()
 
     def _reading(self) -> Reading:

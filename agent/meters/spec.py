@@ -64,9 +64,12 @@ class MeterSpec:
 
 
 def parse_spec(text: str) -> MeterSpec:
-    """`um25c:/dev/rfcomm0?rate_hz=3` → MeterSpec; options that belong to a pyserial URL stay in the port."""
-    kind, _, rest = text.strip().partition(":")
-    port, _, query = rest.partition("?")
+    """`um25c:/dev/rfcomm0?rate_hz=3` → MeterSpec; options that belong to a pyserial URL stay in the port.
+
+    A kind without a port may have options too: `rapl?rate_hz=50`.
+    """
+    place, _, query = text.strip().partition("?")
+    kind, _, port = place.partition(":")
     ours: dict[str, str] = {}
     theirs: list[str] = []
     for name, value in parse_qsl(query, keep_blank_values=True):

@@ -126,3 +126,10 @@ def test_the_very_frame_may_come_again_but_no_other_with_its_time() -> None:
 def test_a_clock_that_is_not_strict_wraps_or_was_set() -> None:
     clock = FrameClock(wrap_s=100.0, strict=False)
     assert [clock.follow(t) for t in (10.0, 95.0, 5.0, 2.0, 90.0)] == [10.0, 95.0, 105.0, 102.0, 190.0]
+
+
+def test_a_kind_without_a_port_may_have_options() -> None:
+    spec = parse_spec("rapl?rate_hz=50")
+    assert (spec.kind, spec.port, dict(spec.options)) == ("rapl", "", {"rate_hz": "50"})
+    assert parse_spec("hwmon:ina226?rate_hz=5").port == "ina226"
+    assert str(parse_spec("pi5-pmic")) == "pi5-pmic"
