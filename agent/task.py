@@ -20,6 +20,7 @@ from agent.meters import Meter
 from agent.runner import Runner, RunnerError, UnfitError
 from agent.watch import SampleWatch
 from protos.errors import BadInputError
+from protos.ids import new_id
 from protos.types import (
     HostState,
     LatencyRound,
@@ -152,7 +153,7 @@ class _Task:
         power: PowerTrace | None = None,
     ) -> None:
         measurement = Measurement(
-            id=uuid.uuid4().hex,
+            id=new_id(),
             task_id=self.lease.task_id,
             fence=self.lease.fence,
             sequence=self._sequence,

@@ -145,8 +145,8 @@ def _bare(folder: Path) -> Iterator[str]:
 def bare_database(path: str) -> sqlite3.Connection:
     """The same columns and pragmas as the store's measurements."""
     connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=8000"):
+        connection.execute(f"PRAGMA {pragma}")
     connection.execute(
         "CREATE TABLE measurements (id TEXT PRIMARY KEY, task_id TEXT, fence INTEGER, sequence INTEGER, device TEXT, "
         "received_wall_s REAL, body BLOB)"

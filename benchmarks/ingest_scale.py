@@ -1,14 +1,13 @@
 """Figure: ingest with 10⁴ and with 10⁶ measurements stored (10⁷ in full), SQLite and PostgreSQL; bytes of each.
 
 The measurements are the smallest that a run makes (a round of one path), so that the indices have the largest share.
-What is stored already is written by SQL, with random ids as agents make them. Then both databases take batches through
-the store in turns; the ratio is of the seconds of each pair.
+What is stored already is written by SQL under random ids; what comes has ids as agents make them. The databases take
+batches through the store in turns; the ratio is of the seconds of each pair.
 """
 
 from __future__ import annotations
 
 import time
-import uuid
 from contextlib import closing
 from statistics import median
 
@@ -22,6 +21,7 @@ from lut_store.schema import measurements, tasks
 from lut_store.store import Store
 from protos import common_pb2
 from protos.convert import to_message
+from protos.ids import new_id
 from protos.types import Lease, RunSpec
 from tests.lut_store.samples import fbnet, measurement_of, round_of, run_of
 
@@ -87,7 +87,7 @@ class _Table:
         for _ in range(BATCH):
             message = common_pb2.Measurement()
             message.CopyFrom(self._template)
-            message.id, message.sequence = uuid.uuid4().hex, self._sequence
+            message.id, message.sequence = new_id(), self._sequence
             self._sequence += 1
             batch.append(("pi-01", Encoded(message, message.SerializeToString())))
         started_s = time.perf_counter()
@@ -110,7 +110,7 @@ def _size(database: Database) -> int:
         return size_bytes(connection)
 
 
-# Rows by number, with ids that are spread like those of agents.
+# Rows by number under random ids.
 _ROWS = {
     "sqlite": "SELECT lower(hex(randomblob(16))) AS id, value AS number FROM generate_series(:first, :last)",
     "postgresql": "SELECT replace(gen_random_uuid()::text, '-', '') AS id, number FROM generate_series("

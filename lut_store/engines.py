@@ -21,6 +21,8 @@ _SQLITE_CACHE_KIB = 64 << 10
 # A server that lost its power is noticed within about half a minute.
 _KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 CONNECT_S = 10
+# Pages (4 KiB) of the log that are copied into the database together: what many transactions changed is copied once.
+_SQLITE_LOG_PAGES = 8000
 
 
 def parse_url(url: str) -> sa.URL:
@@ -92,6 +94,7 @@ def _sqlite(url: sa.URL) -> Engine:
             "synchronous = FULL",
             "foreign_keys = ON",
             f"cache_size = -{_SQLITE_CACHE_KIB}",
+            f"wal_autocheckpoint = {_SQLITE_LOG_PAGES}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

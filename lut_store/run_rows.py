@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 import zlib
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from lut_store.schema import runs, tasks
 from protos import common_pb2
 from protos.convert import from_message, to_message
 from protos.errors import BadInputError, NotFoundError, StaleLeaseError
+from protos.ids import new_id
 from protos.types import ENDED_STATES, RUN_STATES, RunSpec
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def insert_task(connection: Connection, run_id: str, kind: str, seed: int, first
         raise BadInputError(f"task kind {kind!r} must be one of {', '.join(TASK_KINDS)}")
     if find_run(connection, run_id) is None:
         raise NotFoundError(f"there is no run {run_id}")
-    task_id = uuid.uuid4().hex
+    task_id = new_id()
     connection.execute(
         tasks.insert().values(
             task_id=task_id,
