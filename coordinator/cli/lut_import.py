@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 FORMATS = ("hanna", "ofa", "hw-nas-bench", "csv", "lut", "json", "parquet")
 PAIRS = FORMATS[:3]  # a file of latencies and one of energies
 WHOLE = FORMATS[4:]  # files that hold everything
-HOW = "How a table without words was measured"
+HOW = "How the table was measured, where it does not say"
 
 
 def import_(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Of the formats csv, lut, json and parquet, which are one file."),
+        typer.Argument(metavar="FILE", help="Of the formats csv, lut, json and parquet, which are one file."),
     ] = None,
     format_: Annotated[
         str,
