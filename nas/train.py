@@ -20,6 +20,7 @@ from nas.checkpoint import TRAINING_FORMAT, load_checkpoint, save_checkpoint
 from nas.child import Child
 from nas.data import Dataset, Images, Source, moved
 from nas.hardware import pick_device
+from nas.init import has_norm, initialise
 from nas.search import DivergedError
 from protos.errors import BadInputError, unknown
 from protos.types import digest_of
@@ -46,7 +47,7 @@ class TrainConfig:
     warmup_epochs: int = 0  # the rate rises in so many first epochs
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    clip_norm: float = 0.0  # of the gradient; 0: not at all
+    clip_norm: float = 1.0  # of the gradient of a network without batch norm; 0: not at all
     label_smoothing: float = 0.0
     device: str = "auto"
     seed: int = 0
@@ -121,7 +122,10 @@ class Training:
         self.device = pick_device(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network = build_network(child.space, child.choices).to(self.device)
+            network = build_network(child.space, child.choices)
+            initialise(network)
+        self.network = network.to(self.device)
+        self._clip_norm = 0.0 if has_norm(network) else config.clip_norm
         self._optimiser = torch.optim.SGD(
             self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -190,8 +194,8 @@ class Training:
             )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_norm)
         self._optimiser.step()
         right = (logits.detach().argmax(1) == y).sum()
         return torch.tensor([value * len(y), float(right)], dtype=torch.float64)

@@ -6,6 +6,8 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
     from protos.types import Run, RunSpec
 
 INTERRUPTED, FAILED = 130, 1
-ENDED = ("done", "failed", "cancelled")
 SHIFT_FINDING = 0.02  # of the anchors: the board is not as it was
 NOT_KNOWN = "–"
+MEASURED = "measured.json"
 
 
 def measure(
@@ -46,7 +48,10 @@ def measure(
     ] = "",
     child: ChildOption = None,
     number: NumberOption = 0,
-    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The folder of a training.")] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", metavar="DIR", help="The folder of a training or of a search; repeatable, in one go."),
+    ] = None,
     preset: Annotated[
         str, typer.Option("--preset", "-p", metavar="quick|standard|thorough", help="How much device time.")
     ] = "quick",
@@ -54,19 +59,22 @@ def measure(
         str, typer.Option("--meter", metavar="KIND:PORT|none", help="Default: the meter that the agent has.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="JSON", help="Also write the result into this file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="JSON", help="Write the result there. Default: measured.json in --run."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the order, and of other networks.")] = 0,
     coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a child network end to end, latency and energy, beside the LUT's prediction and its error.
+    """Measure child networks end to end, latency and energy, beside the LUT's prediction and its error.
 
-    The agent builds the network itself: weights do not travel, because latency and energy do not depend on them.
+    The agent builds the networks itself: weights do not travel, because latency and energy do not depend on them.
 
     [bold]Examples[/bold]
 
     nas measure --device rpi3b --run child1
+
+    nas measure --device rpi3b --run sweep1/trials/01 --run sweep1/trials/02
 
     nas measure --device rpi3b --lut rpi3b/fbnet-cifar10@3 --child run1/child.json --json
     """
@@ -75,51 +83,89 @@ def measure(
             "--device local has no agent that goes on: start `coordinator serve` and `edgelut-agent run --device-type "
             "TYPE` on this machine, and name that type"
         )
-    if output is not None and output.exists():
-        raise BadInputError(f"{output} is there already; name another file")
-    found, choices, remark = _subject(lut, child, number, run, coordinator)
+    found, subjects = _subjects(lut, child, number, run or (), coordinator)
+    outputs = _outputs(output, subjects)
     from coordinator.client import Coordinator
     from nas.measure import compared, measurement_run
 
-    spec = measurement_run(found, device, [choices], preset=preset, meter=meter, seed=seed)
+    wanted = list(dict.fromkeys(subject.choices for subject in subjects))
+    spec = measurement_run(found, device, wanted, preset=preset, meter=meter, seed=seed)
     with Coordinator(coordinator or None) as client:
         client.lut(digest=found.digest)  # the coordinator compares with a version that it holds, so that it has a name
         ended = _measured(client, spec)
     report = json.loads(ended.report)
-    (result,) = compared(found, report)
-    record = _record(found, report, result, device, run)
-    if output is not None:
-        from nas.run_folder import write_json
+    results = {result.choices: result for result in compared(found, report)}
+    records = [_record(found, report, results[subject.choices], device, subject) for subject in subjects]
+    from nas.run_folder import write_json
 
-        write_json(output, record)
+    for path, record in zip(outputs, records, strict=True):
+        if path is not None:
+            write_json(path, record)
     if as_json:
-        print_json(record)
-    else:
-        _print(found, result, report, remark)
+        print_json({"children": records})
+        return
+    out = console()
+    for part in (found.reference, notice(found), _shift(report)):
+        if part:
+            out.print(part)
+    for subject in subjects:
+        _print(found, results[subject.choices], subject)
 
 
-def _subject(
-    lut: str, child: Path | None, number: int, run: Path | None, coordinator: str
-) -> tuple[Lut, tuple[int, ...], str]:
-    """The LUT, the choices, and a remark about the weights."""
-    if run is None:
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured, the folder that it comes from, and a remark about its weights."""
+
+    choices: tuple[int, ...]
+    folder: Path | None = None
+    remark: str = ""
+
+
+def _outputs(output: Path | None, subjects: Sequence[_Subject]) -> list[Path | None]:
+    """The file of each result. Raises BadInputError when one is there already."""
+    if output is not None and len(subjects) > 1:
+        raise BadInputError("--output is one file: with several --run, each folder gets its own measured.json")
+    outputs = [output or (None if subject.folder is None else subject.folder / MEASURED) for subject in subjects]
+    for path in outputs:
+        if path is not None and path.exists():
+            raise BadInputError(f"{path} is there already; name another file with --output, or move it away")
+    return outputs
+
+
+def _subjects(
+    lut: str, child: Path | None, number: int, folders: Sequence[Path], coordinator: str
+) -> tuple[Lut, list[_Subject]]:
+    """The LUT, and the networks to measure."""
+    if not folders:
         if not lut:
-            raise BadInputError("say what to measure: --run DIR (a training), or --lut and --child")
+            raise BadInputError("say what to measure: --run DIR (a training or a search), or --lut and --child")
         from nas.child import only_child, read_choices
 
         found = load_lut(lut, coordinator)
-        return found, only_child(found.space) if child is None else read_choices(child, found.space, number), ""
+        choices = only_child(found.space) if child is None else read_choices(child, found.space, number)
+        return found, [_Subject(choices)]
     if child is not None:
-        raise BadInputError("--run names a training, which has its child: leave out --child")
-    from nas import train_folder
+        raise BadInputError("--run names a folder, which has its child: leave out --child")
+    from nas import run_folder
 
-    trained = train_folder.read(run)
-    if not lut and not (run / train_folder.LUT).exists():
-        raise BadInputError(f"{run} was trained without a LUT: name the one to compare with, --lut REF|FILE")
-    found = load_lut(lut or str(run / train_folder.LUT), coordinator)
-    if found.space.digest != trained.child.space.digest:
+    first = folders[0] / run_folder.LUT
+    if not lut and not first.exists():
+        raise BadInputError(f"{folders[0]} holds no training or search with a LUT; name one: --lut REF|FILE")
+    found = load_lut(lut or str(first), coordinator)
+    return found, [_of_folder(folder, found) for folder in folders]
+
+
+def _of_folder(folder: Path, lut: Lut) -> _Subject:
+    from nas import run_folder, train_folder
+
+    if not (folder / train_folder.SETTINGS).exists() and (folder / run_folder.CHILD).exists():
+        from nas.child import read_choices
+
+        return _Subject(read_choices(folder / run_folder.CHILD, lut.space), folder)
+    trained = train_folder.read(folder)
+    if lut.space.digest != trained.child.space.digest:
         raise BadInputError(
-            f"{found.reference} is of another space ({found.space.name}) than {run} ({trained.child.space.name})"
+            f"{lut.reference} is of another space ({lut.space.name}) than {folder} ({trained.child.space.name})"
         )
     remark = ""
     if trained.subnormal:
@@ -127,7 +173,7 @@ def _subject(
             f"{trained.subnormal:.2%} of the activations on its test images are subnormal numbers, with which some "
             "processors calculate slower than was measured"
         )
-    return found, trained.child.choices, remark
+    return _Subject(trained.child.choices, folder, remark)
 
 
 def _measured(client: Coordinator, spec: RunSpec) -> Run:
@@ -169,7 +215,7 @@ def _followed(client: Coordinator, run_id: str) -> Run:
     return ended
 
 
-def _record(lut: Lut, report: dict[str, Any], result: MeasuredChild, device: str, run: Path | None) -> dict[str, Any]:
+def _record(lut: Lut, report: dict[str, Any], result: MeasuredChild, device: str, subject: _Subject) -> dict[str, Any]:
     return {
         "choices": list(result.choices),
         "latency_s": result.latency.document(),
@@ -178,25 +224,29 @@ def _record(lut: Lut, report: dict[str, Any], result: MeasuredChild, device: str
         "anchor_factor": report["anchor_factor"],
         "device": device,
         "run": report["run"],
-        "training": None if run is None else str(run),
+        "folder": None if subject.folder is None else str(subject.folder),
         **origin(lut),
     }
 
 
-def _print(lut: Lut, result: MeasuredChild, report: dict[str, Any], remark: str) -> None:
+def _shift(report: dict[str, Any]) -> str:
+    """What the anchors say of the board; "" when there are none."""
+    factor = report["anchor_factor"]
+    if factor is None:
+        return ""
+    return f"{report['anchors']} anchor networks take {factor - 1:+.1%} against the time when the LUT was made" + (
+        ": the device is not as it was" if abs(factor - 1) > SHIFT_FINDING else ""
+    )
+
+
+def _print(lut: Lut, result: MeasuredChild, subject: _Subject) -> None:
     out, rows = console(), table("", "measured", "± se", "predicted", "95 % interval", "error")
     for name, unit, numbers in (("latency", "s", result.latency), ("energy above idle", "J", result.energy)):
         rows.add_row(name, *_cells(numbers, unit))
-    notes = [remark]
-    if result.energy.measured is None:
-        notes.append("no energy: without a meter, or without energy in the LUT, there is none to compare")
-    factor = report["anchor_factor"]
-    if factor is not None:
-        notes.append(
-            f"{report['anchors']} anchor networks take {factor - 1:+.1%} against the time when the LUT was made"
-            + (": the device is not as it was" if abs(factor - 1) > SHIFT_FINDING else "")
-        )
-    for part in (lut.reference, notice(lut), names_of(lut.space, result.choices), rows, *notes):
+    lacks = result.energy.measured is None
+    where = "" if subject.folder is None else f"{subject.folder}: "
+    without = "no energy: without a meter, or without energy in the LUT, there is none to compare" if lacks else ""
+    for part in (where + names_of(lut.space, result.choices), rows, subject.remark, without):
         if part:
             out.print(part)
 

@@ -17,8 +17,8 @@ def test_a_trained_child_is_measured_beside_its_prediction(emulated: World) -> N
     emulated.run("coordinator", "profile", "--device", "rpi3b", "--space", "tiny.toml", "--preset", "quick")
     (emulated.folder / "best.json").write_text('{"choices": [2, 0, 1, 3]}')
     emulated.run("nas", "train", "--lut", "rpi3b/tiny", "--child", "best.json", "--output", "child", *TRAIN)
-    measured = emulated.json("nas", "measure", "--device", "rpi3b", "--run", "child", "--output", "m.json", "--json")
-    assert json.loads((emulated.folder / "m.json").read_text()) == measured
+    (measured,) = emulated.json("nas", "measure", "--device", "rpi3b", "--run", "child", "--json")["children"]
+    assert json.loads((emulated.folder / "child" / "measured.json").read_text()) == measured
     lut = Lut.load(emulated.folder / "child" / "lut.lut")
     assert measured["lut_digest"] == lut.digest
     for name, expected in zip(("latency_s", "energy_j"), lut.predict([[2, 0, 1, 3]])[0], strict=True):
