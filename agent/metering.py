@@ -58,8 +58,9 @@ class Meters:
             return None
         if self._follows_worker(self._own):
             rate_hz = parse_spec(self._own).number("rate_hz", EMULATED_RATE_HZ, 0.1, 1000.0)
-            info = MeterInfo(EMULATED, model="UM25C", rate_hz=rate_hz, emulated=True)
-            return replace(info, calibration=self._calibration(self._own, replace(info, kind=inner_kind(self._own))))
+            kind = inner_kind(self._own)
+            info = MeterInfo(EMULATED, model=kind.upper(), rate_hz=rate_hz, emulated=True)
+            return replace(info, calibration=self._calibration(self._own, replace(info, kind=kind)))
         self._kept = await asyncio.to_thread(self._open_own, self._own, self._clock)
         return replace(self._kept.info, calibration=self._calibration(self._own, self._kept.info))
 

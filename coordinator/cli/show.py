@@ -301,4 +301,10 @@ def _meter_text(p: Mapping[str, Any]) -> str:
     losses = p.get("meter_losses") or 0
     lost = f", {losses} losses" if losses else ""
     emulated = " (emulated)" if meter.get("emulated") else ""
-    return f"{meter.get('model') or meter.get('kind')}{emulated} at {meter.get('rate_hz', 0):g} Hz{lost}"
+    known = meter.get("calibration")
+    calibrated = "" if emulated else ", not calibrated"
+    if isinstance(known, Mapping):
+        day = time.strftime("%Y-%m-%d", time.gmtime(known.get("measured_wall_s") or 0))
+        calibrated = f", calibration {known.get('id')} of {day}: lag {known.get('lag_s', 0):.3f} s"
+    name = f"{meter.get('model') or meter.get('kind')}{emulated}"
+    return f"{name} at {meter.get('rate_hz', 0):g} Hz{lost}{calibrated}"
