@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.cli.app import main
 from coordinator.cli.db import age_s
+from coordinator.sources import read_sources
 from lut_store.store import Store
 from protos.errors import BadInputError
 from tests.lut_store.schemas.make import fill
@@ -95,6 +96,21 @@ def test_prune_says_what_it_would_do_and_does_it(run: Run, url: str) -> None:
     record = json.loads(run("prune", "--db", url, "--older-than", "0s", "--json").stdout)
     assert [each["run_id"] for each in record["removed"]] == ["run-going"]
     assert "0 measurements of 0 runs" in run("prune", "--db", url, "--older-than", "0s").stdout
+
+
+def test_a_run_without_its_measurements_cannot_be_built_from(run: Run, url: str) -> None:
+    with closing(Store(url)) as store:
+        store.set_run("run-going", "failed", "the board died")
+    run("prune", "--db", url, "--older-than", "0s")
+    words = r"run-going cannot be built from any more: the board died; its raw measurements were removed on 20"
+    with closing(Store(url)) as store, pytest.raises(BadInputError, match=words):
+        read_sources(store, ["run-going"])
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(run: Run, url: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert "upgrade edgelut, or name another database" in run("check", "--db", url, status=2).stderr
 
 
 def test_a_database_that_is_not_there_is_not_made(run: Run, tmp_path: Path) -> None:
