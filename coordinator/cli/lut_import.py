@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coordinator.cli.db import DbOption
 from coordinator.cli.options import JsonOption, one_of, print_json
 from protos.errors import BadInputError
 from protos.types import CONTEXTS, EMULATIONS, Configuration, SearchSpace
@@ -64,6 +65,7 @@ def import_(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.lut", help="Write a file; without it, a version is stored."),
     ] = None,
+    db: DbOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Import a table that others have measured: its origin is kept, and what it does not say stays unknown.
@@ -90,8 +92,10 @@ def import_(
     if loaded is not None and device_type:
         configuration = Configuration(device_type, loaded.name, emulation, context, threads, loaded.input_shape[0])
     lut = _read(format_, file, (latency, energy), loaded, configuration, device_type)
+    if db and output is not None:
+        raise BadInputError("either --output FILE or --db URL: the LUT goes to one place")
     if output is None:
-        lut, where = _stored(lut)
+        lut, where = _stored(lut, db)
     else:
         lut.save(output)
         where = str(output)
@@ -166,17 +170,17 @@ def _check_name(device_type: str) -> None:
         raise BadInputError(f"--device-type {device_type!r} is no name: leave out '/', '@' and blanks")
 
 
-def _stored(lut: Lut) -> tuple[Lut, str]:
-    """The LUT with its version, in the embedded database, and where that is."""
+def _stored(lut: Lut, db: str) -> tuple[Lut, str]:
+    """The LUT with its version, in the database of that URL or the embedded one, and where that is."""
     from coordinator.client import ADDRESS_VARIABLE
     from lut_store.paths import default_database_url
     from lut_store.store import Store
 
     named = os.environ.get(ADDRESS_VARIABLE)
-    if named:
+    if named and not db:
         raise BadInputError(
             f"{ADDRESS_VARIABLE} names the coordinator at {named}, which takes no imports over the network: "
-            "write a file with --output, or run the command on its machine without that variable"
+            "write a file with --output, or run the command on its machine with --db URL"
         )
-    with closing(Store(default_database_url())) as store:
+    with closing(Store(db or default_database_url())) as store:
         return store.add_lut(lut), store.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from coordinator.cli.app import app
 from lut_store.lut import Lut
+from lut_store.store import Store
 from nas.space import load_space
 from protos.errors import EdgelutError
 from tests.lut_store.samples import lut_of
@@ -76,6 +78,15 @@ def test_one_file_out_and_in(call: Call, tmp_path: Path, mine: Lut) -> None:
     assert (Lut.load(tmp_path / "b.lut").energy_j[mine.allowed] == mine.energy_j[mine.allowed]).all()
 
 
+def test_a_file_goes_into_the_database_that_is_named(call: Call, tmp_path: Path, mine: Lut) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    said = json.loads(call("import", "mine.lut", "--db", url, "--json").stdout)
+    assert (said["version"], said["digest"]) == (1, mine.digest)
+    assert not (tmp_path / "home").exists()
+    with closing(Store(url)) as store:
+        assert store.lut_by_digest(mine.digest).provenance["origin"]["files"] == {"lut": "mine.lut"}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -87,6 +98,7 @@ def test_one_file_out_and_in(call: Call, tmp_path: Path, mine: Lut) -> None:
         (("import", "mine.csv"), "name --device-type and --space"),
         (("import", "mine.lut", "--format", "ofa"), "one file per quantity"),
         (("import", "--format", "csv", "--latency", "x"), "one file with both quantities"),
+        (("import", "mine.lut", "--db", "sqlite:///x.db", "-o", "x.lut"), "goes to one place"),
         (("import", "mine.lut", "--space", "fbnet-imagenet"), "which is not fbnet-imagenet"),
     ],
 )
