@@ -140,3 +140,34 @@ def test_the_emulated_kit_through_its_port() -> None:
         device.close()
     assert meter.info.firmware == "10604"
     assert sum(currents) / len(currents) == pytest.approx(0.24, abs=0.01)
+
+
+def rolling(raw: list[float], ranges: list[int]) -> list[float]:
+    """Nordic's filter as its documents describe it, sample by sample."""
+    slow = fast = raw[0]
+    left = since = 0
+    out = [raw[0]]
+    for value, now, before in zip(raw[1:], ranges[1:], ranges, strict=False):
+        old = fast, slow
+        fast, slow = fast + ALPHA * (value - fast), slow + ALPHA_TOP * (value - slow)
+        if now != before:
+            left, since = 3, 0
+        elif left:
+            since += 1
+        if left and now == 4 and since < 2:
+            fast, slow = old
+        out.append(value if not left else slow if now == 4 else fast)
+        left = max(0, left - 1)
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(200, 9000)), min_size=1, max_size=12))
+def test_short_streams_are_filtered_as_nordic_does(stretches: list[tuple[int, int, int]]) -> None:
+    ranges = [r for r, length, _ in stretches for _ in range(length)]
+    adc = [a for _, length, a in stretches for _ in range(length)]
+    made = [a | r << 14 | (k & 63) << 18 for k, (a, r) in enumerate(zip(adc, ranges, strict=True))]
+    _, _, found = Ppk2Decoder().feed_array(np.array(made, "<u4").tobytes())
+    ohm = Calibration().r
+    raw = [4 * a * 1.8 / 163840 / ohm[r] for a, r in zip(adc, ranges, strict=True)]
+    assert found == pytest.approx(rolling(raw, ranges), rel=1e-9)
