@@ -41,6 +41,13 @@ def test_profile_ends_with_a_validated_lut(profiled: dict[str, Any]) -> None:
         assert np.isfinite(errors["corrected"]["mape"])
 
 
+def test_building_from_the_stored_evidence_gives_the_profile_s_own_version(
+    emulated: World, profiled: dict[str, Any]
+) -> None:
+    again = emulated.json("coordinator", "lut", "build", "--run", profiled["run"], "--json")
+    assert (again["digest"], again["version"], again["existed"]) == (profiled["digest"], profiled["version"], True)
+
+
 def test_the_lut_comes_back_through_the_client(emulated: World, profiled: dict[str, Any]) -> None:
     with Coordinator(emulated.environment["EDGELUT_COORDINATOR"], cache=emulated.folder / "own-cache") as client:
         lut = client.lut("rpi3b", space="tiny", version="latest")
