@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ M = TypeVar("M")
 DEFAULT_ADDRESS = "127.0.0.1:7443"
 ADDRESS_VARIABLE = "EDGELUT_COORDINATOR"
 TIMEOUT_S = 60.0
+DECODED = 16  # LUTs that a client keeps in memory
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 5.0  # pauses of a watch whose coordinator has gone
 # How the end of a stream reads when its coordinator was stopped or killed, or the way to it broke.
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -360,12 +362,14 @@ class _Cache:
     def __init__(self, directory: Path) -> None:
         self._luts = directory / "luts"
         self._queries = directory / "queries"
+        # Decoding one takes longer than asking whether it is still the newest. LUTs are immutable and may be shared.
+        self._load = lru_cache(DECODED)(lambda digest: Lut.load(self._luts / f"{digest}.lut"))
 
     def find(self, query: str) -> Lut | None:
         """The LUT that was the answer to the query; None when there is none, or its file is damaged."""
         try:
             digest = (self._queries / query).read_text("ascii")
-            lut = Lut.load(self._luts / f"{digest}.lut")
+            lut = self._load(digest)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, BadInputError) as error:
