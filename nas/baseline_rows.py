@@ -31,13 +31,17 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """`whole`: the network measured end to end; `sum`: of its operators; energy above idle. None: not measured."""
+    """`whole`: the network measured end to end; `sum`: of its operators; energy above idle. None: not measured.
+
+    accuracy: of a training on the test images, None without one.
+    """
 
     name: str
     title: str
     parameters: int
     macs: int
     operators: int
+    accuracy: float | None
     lut: str
     whole_latency_s: float | None
     sum_latency_s: float | None
@@ -49,12 +53,13 @@ class BaselineRow:
         return asdict(self)
 
 
-def baseline_rows(luts: Mapping[str, Lut]) -> list[BaselineRow]:
-    """A row for every baseline; `luts` by the baseline's name, where it was profiled."""
-    return [_row(name, baseline(name), luts.get(name)) for name in sorted(baselines(), reverse=True)]
+def baseline_rows(luts: Mapping[str, Lut], accuracies: Mapping[str, float] | None = None) -> list[BaselineRow]:
+    """A row for every baseline; `luts` and `accuracies` by its name, where it was profiled and trained."""
+    names = sorted(baselines(), reverse=True)
+    return [_row(name, baseline(name), luts.get(name), (accuracies or {}).get(name)) for name in names]
 
 
-def _row(name: str, space: SearchSpace, lut: Lut | None) -> BaselineRow:
+def _row(name: str, space: SearchSpace, lut: Lut | None, accuracy: float | None) -> BaselineRow:
     specs = [*space.stem, *(c.spec for layer in space.layers for c in layer.cells if c.spec is not None), *space.head]
     choices = (0,) * len(space.layers)
     sums: Sequence[float] = (math.nan, math.nan) if lut is None else lut.predict([list(choices)])[0].tolist()
@@ -64,6 +69,7 @@ def _row(name: str, space: SearchSpace, lut: Lut | None) -> BaselineRow:
         parameters=sum(map(parameters, specs)),
         macs=sum(map(macs, specs)),
         operators=len(specs),
+        accuracy=accuracy,
         lut="" if lut is None else lut.reference,
         whole_latency_s=_whole(lut, "latency"),
         sum_latency_s=_known(sums[0]),

@@ -28,5 +28,5 @@ def test_a_trained_child_is_measured_beside_its_prediction(emulated: World) -> N
         assert abs(numbers["error"]) < 0.25  # a quick look at a quick table; how true they are, the benchmarks say
         assert numbers["predicted_interval"][0] < numbers["predicted"] < numbers["predicted_interval"][1]
     assert measured["anchors"] == 3
-    failed = emulated.run("nas", "measure", "--device", "rpi9", "--run", "child", status=2)
+    failed = emulated.run("nas", "measure", "--device", "rpi9", "--run", "child", "--output", "m.json", status=2)
     assert "no agent of 'rpi9' is connected" in failed.stderr

@@ -149,7 +149,8 @@ def test_rows_of_the_table() -> None:
     space = baseline("mobilenetv2-cifar10")
     measured = {"networks": [{"choices": [0] * len(space.layers), "measured": 0.5}]}
     lut = replace(lut_of(space, flags={}), validation={"latency": measured, "energy": {"networks": []}})
-    first, second = baseline_rows({space.name: lut})
+    first, second = baseline_rows({space.name: lut}, {"condensenet74-cifar10": 0.9})
+    assert (first.accuracy, second.accuracy) == (None, 0.9)
     assert (first.title, second.title) == ("MobileNetV2", "CondenseNet-74")
     assert first.whole_latency_s == 0.5
     assert first.sum_latency_s == pytest.approx(float(lut.predict([[0] * len(space.layers)])[0, 0]))

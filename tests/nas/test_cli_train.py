@@ -147,6 +147,7 @@ def test_baselines(call: Call, tmp_path: Path) -> None:
     assert [row["title"] for row in rows] == ["MobileNetV2", "CondenseNet-74"]
     assert rows[0]["sum_latency_s"] > 0
     assert rows[1]["lut"] == ""
+    assert "nowhere holds no training" in call("baselines", "--run", "nowhere")[2]
     shown = call("baselines")[1]
     assert "2,236,682" in shown
     assert "92.4%, 7.1 s, 18.24 J" in shown

@@ -21,7 +21,7 @@ def spread_of(network: torch.nn.Module, space: SearchSpace) -> float:
         return float(network(torch.randn(16, *space.input_shape[1:])).std(dim=0).mean())
 
 
-@pytest.mark.parametrize("op", [0, 2, 3, 7])
+@pytest.mark.parametrize("op", [0, 7])
 def test_logits_of_different_images_differ(op: int) -> None:
     torch.manual_seed(0)
     space = fbnet()
