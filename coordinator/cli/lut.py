@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from lut_store.lut import Lut
 
-app = typer.Typer(help="List, show, export, plot and validate LUTs.", no_args_is_help=True)
+app = typer.Typer(help="Build, list, show, compare, tag, export, plot and validate LUTs.", no_args_is_help=True)
 EMULATED = {"none": "", "meter": "meter", "device": "device"}
 VIEWS = ("grid", "cells", "none")
 PLOTS = ("heatmap", "validation")
@@ -46,7 +46,7 @@ RUNTIME, PRECISION = Configuration.runtime, Configuration.precision  # the ones 
 
 @app.command("list")
 def list_(
-    reference: Annotated[str, typer.Argument(metavar="[REF]", help=r"Only these: TYPE\[/SPACE]\[@VERSION].")] = "",
+    reference: Annotated[str, typer.Argument(metavar="[REF]", help=r"Only these: TYPE\[/SPACE]\[@VERSION|@TAG].")] = "",
     context: ContextFilter = "",
     threads: ThreadsFilter = None,
     batch: BatchFilter = None,
