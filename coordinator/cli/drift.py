@@ -172,6 +172,10 @@ def _print(lut: Lut, tag: str, device: str, verdict: Verdict) -> None:
         f"{verdict.anchors} anchor networks: {percent(verdict.shift)} ± {percent(verdict.halfwidth, sign=False)} "
         f"(tolerance {percent(verdict.tolerance, sign=False)})"
     )
+    if verdict.halfwidth > verdict.tolerance:
+        out.print(
+            "This measurement is too short to see a change as small as the tolerance: raise --budget-s", style="yellow"
+        )
     operators = verdict.operators
     if not operators:
         out.print("No operator could be compared: the LUT has no uncertainty, or the run was too short", style="dim")

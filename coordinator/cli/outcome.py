@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -15,12 +16,13 @@ from rich.text import Text
 from coordinator.cli import progress, show
 from coordinator.cli.connect import Link
 from coordinator.cli.local import is_local
+from coordinator.cli.lut_lint import section
 from coordinator.cli.options import console, print_json
 from coordinator.record import errors_of
 from coordinator.units import percent
 from lut_store.lut import Lut
 from protos.errors import UnavailableError
-from protos.types import Run
+from protos.types import LutQuery, Run
 
 SHIFT_FINDING = 0.02  # of the anchors: beyond this two runs of one board do not describe the same board
 EXIT_FAILED = 1
@@ -81,14 +83,17 @@ def _ended(state: str) -> str:
 def report_lut(link: Link, run: Run, *, as_json: bool) -> None:
     """Summary, validation, version, where it is, and the next command."""
     lut = link.client.lut(digest=run.lut_digest)
+    findings = link.client.findings(LutQuery(digest=lut.digest))
     if as_json:
         from lut_store.document import to_document
 
         document = to_document(lut)
-        print_json({"run": run.run_id, "reference": lut.reference, **document})
+        print_json({"run": run.run_id, "reference": lut.reference, **document, "lint": [asdict(f) for f in findings]})
         return
     out = console()
     print_lut(lut, out)
+    out.print(section(lut, findings))
+    out.print()
     out.print(f"It is {lut.reference}, from run {run.run_id}, in {link.where}.")
     out.print("Next:")
     for command in (
