@@ -6,7 +6,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-FIGURES := fidelity truth spread device-time overhead ingest ingest-scale reads build predict regressor optimise meter-energy meter-lag fuzz meters meter-load
+FIGURES := fidelity truth spread device-time overhead ingest ingest-scale reads build predict regressor optimise meter-energy meter-lag forecast fuzz meters meter-load
 BENCHES := $(addprefix bench-,$(FIGURES))
 
 .DEFAULT_GOAL := help

@@ -226,7 +226,8 @@ def supply(rest_v: float, least_v: float) -> Check:
 
 def meter_answer(found: Calibration, doubts: Sequence[str]) -> Check:
     """doubts: what speaks against what was found."""
-    lag = f"lag {found.lag_s:.3f} s, noise {found.noise_w * 1e3:.1f} mW"
+    error = "" if found.lag_se_s is None else f" ± {1.96 * found.lag_se_s:.3f}"
+    lag = f"lag {found.lag_s:.3f}{error} s, noise {found.noise_w * 1e3:.1f} mW"
     value = f"{lag}, one core {found.step_w:.2f} W above {found.idle_w:.2f} W"
     if doubts:
         return Check("meter answer", "warn", value, f"{doubts[0][0].upper()}{doubts[0][1:]}.")

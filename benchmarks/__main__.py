@@ -17,6 +17,7 @@ FIGURES = {
     "overhead": "the agent against torch.utils.benchmark; memory and CPU of daemon and worker",
     "meter-energy": "energy of operators with each emulated meter, against the emulated Pi's truth",
     "meter-lag": "lag found by `edgelut-agent calibrate`, against the emulator's true one",
+    "forecast": "the doctor's forecast of a meter against what emulated runs reach",
     "fuzz": "damaged frames and byte streams through every meter driver",
     "meters": "CPU share of reading each meter, and decode rates",
     "meter-load": "latency of an operator with and without the meter being read",

@@ -27,7 +27,7 @@ from protos.types import Calibration, HostFacts, HostState
 
 EXIT_FAILED = 1
 REST_SHARE, LEAST_REST_S = 0.1, 2.0  # of the load: the board at rest before it
-WAVE_SHARE = 0.5  # of the load: the square wave on one core
+WAVE_SHARE = 1.0  # of the load: the square wave on one core
 WAVE_VALUES = 60  # of the meter, at least
 LOOK_S = 0.5
 Say = Callable[[str], None]
@@ -200,7 +200,15 @@ def _examine_meter(
     findings.add(doctor.meter_rate(1 / found.update_period_s if found.update_period_s else 0.0, meter.info.rate_hz))
     findings.add(doctor.meter_answer(found, doubts(found, done)))
     findings.add(doctor.calibration(stored, meter.info, time.time()))
-    return forecast(Quality(found.noise_w, found.update_period_s, found.lag_s, found.step_w))
+    lag_s = _surer_lag_s(found, stored)
+    return forecast(Quality(found.noise_w, found.update_period_s, lag_s, found.step_w))
+
+
+def _surer_lag_s(found: Calibration, stored: Calibration | None) -> float:
+    """The stored lag, from a longer wave, unless it is known less well."""
+    if stored is None or stored.lag_se_s is None or (found.lag_se_s is not None and found.lag_se_s < stored.lag_se_s):
+        return found.lag_s
+    return stored.lag_s
 
 
 def _judge_supply(seen: Seen, findings: Findings) -> None:

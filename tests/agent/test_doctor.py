@@ -27,7 +27,7 @@ from protos.errors import BadInputError, UnavailableError
 from protos.types import Calibration, HostFacts, MeterInfo
 from tests.agent.meters.helpers import wait_for
 
-FOUND = identified(Calibration(0.55, 1.3, 0.026, 0.5, 1.2, 2.4, measured_wall_s=1e9, firmware="1.18"))
+FOUND = identified(Calibration(0.55, 1.3, 0.026, 0.5, 1.2, 2.4, 0.02, measured_wall_s=1e9, firmware="1.18"))
 METER = MeterInfo("tc66c", "/dev/ttyACM0", "TC66C", "12345", "1.18", 2.0)
 PI = "Raspberry Pi 4 Model B Rev 1.4"
 
@@ -80,7 +80,7 @@ PI = "Raspberry Pi 4 Model B Rev 1.4"
         (doctor.supply(5.1, 4.7), "warn", "sags"),
         (doctor.supply(5.1, 4.6), "fail", "cable"),
         (doctor.supply(12.0, 11.8), "ok", "12.00"),
-        (doctor.meter_answer(FOUND, []), "ok", "lag 0.550 s, noise 26.0 mW"),
+        (doctor.meter_answer(FOUND, []), "ok", "lag 0.550 ± 0.039 s, noise 26.0 mW"),
         (doctor.meter_answer(FOUND, ["the wave was not square"]), "warn", "The wave was not square."),
         (doctor.calibration(FOUND, METER, 1e9 + 86400), "ok", "1 days old"),
         (doctor.calibration(None, METER, 1e9), "warn", "edgelut-agent calibrate"),
