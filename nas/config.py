@@ -38,6 +38,7 @@ class SearchConfig:
     weight_lr: float = 0.1  # SGD, cosine over all epochs
     weight_momentum: float = 0.9
     weight_decay: float = 1e-4
+    clip_norm: float = 1.0  # of the weights' gradient, 0: not at all; ours: without batch norm a search diverges
     theta_lr: float = 0.01  # Adam
     theta_decay: float = 5e-4
     theta_init: float = 1.0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lut_store.metric import Array
-from nas import run_folder
+from nas import run_folder, train_folder
 from nas.grid import Knobs, Setting
 from nas.nondominated import front
 from nas.sweep import Trial, read_record, trials_of
@@ -20,7 +20,7 @@ from protos.errors import BadInputError
 
 CLOSE = 1.15  # HANNA's choice: latency and energy within 15 % of the least, and among these the best accuracy
 BOOTSTRAP, LEVEL = 2000, 0.95
-TRAINED, MEASURED = "train.json", "measured.json"
+MEASURED = "measured.json"  # what `nas measure --output` wrote
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,12 @@ class Result:
         return float("nan") if known is None else known
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A network that is compared with; None where it was not measured."""
-
-    name: str
-    accuracy: float | None
-    latency_s: float | None
-    energy_j: float | None
-
-
 def read_results(folder: Path) -> tuple[list[Result], list[Trial]]:
     """The trials of a sweep that are done, and those that are not. Raises BadInputError when there is none."""
     record = read_record(folder)
     results, missing = [], []
     for trial, entry in zip(trials_of(folder), record["trials"], strict=True):
-        if trial.done:
+        if trial.searched:
             results.append(_result(trial, entry))
         else:
             missing.append(trial)
@@ -73,7 +63,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[Trial]]:
 
 def _result(trial: Trial, entry: dict[str, float]) -> Result:
     child = _read(trial.folder / run_folder.CHILD)
-    trained, measured = _read(trial.folder / TRAINED), _read(trial.folder / MEASURED)
+    trained, measured = _read(trial.folder / train_folder.RESULT), _read(trial.folder / MEASURED)
     epochs = _epochs(trial.folder / run_folder.EPOCHS)
     knobs = Knobs(*(entry[name] for name in ("alpha", "beta", "gamma", "delta")))
     return Result(
@@ -83,9 +73,9 @@ def _result(trial: Trial, entry: dict[str, float]) -> Result:
         child["latency_s"],
         child["energy_j"],
         epochs[-1].get("theta_accuracy") if epochs else None,
-        trained.get("test_accuracy"),
-        measured.get("latency_s"),
-        measured.get("energy_j"),
+        trained.get("test", {}).get("accuracy"),
+        measured.get("latency_s", {}).get("measured"),
+        measured.get("energy_j", {}).get("measured"),
         epochs,
     )
 
@@ -183,11 +173,15 @@ def agreement(predicted: Array, measured: Array, seed: int = 0) -> Agreement:
 
 def spearman(first: Array, second: Array) -> float:
     """Rank correlation, equal values sharing their mean rank; NaN for fewer than three values or constant ones."""
-    from scipy.stats import rankdata
-
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: Array) -> Array:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (counts.cumsum() - (counts - 1) / 2)[places]
+    return ranks
 
 
 def measured_pairs(results: Sequence[Result]) -> dict[str, Agreement]:
@@ -199,21 +193,3 @@ def measured_pairs(results: Sequence[Result]) -> dict[str, Agreement]:
         if len(known):
             found[name] = agreement(known[:, 0], known[:, 1])
     return found
-
-
-def read_baseline(text: str) -> Baseline:
-    """From NAME=FILE: a JSON record with accuracy, latency_s and energy_j, those that are known."""
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise BadInputError(f"{text!r} is no baseline; write NAME=FILE.json")
-    if not Path(path).is_file():
-        raise BadInputError(f"{path} cannot be read; it should hold accuracy, latency_s and energy_j of {name}")
-    record = _read(Path(path))
-    return Baseline(name, *(_number(record, key, path) for key in ("accuracy", "latency_s", "energy_j")))
-
-
-def _number(record: dict[str, Any], key: str, path: str) -> float | None:
-    value = record.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise BadInputError(f"{path}: {key} is {value!r}; it must be a number")
-    return value

@@ -16,10 +16,10 @@ import numpy as np
 from lut_store.formats import files
 from lut_store.lut import Lut
 from nas import run_folder
+from nas.baseline_rows import BaselineRow
 from nas.cost import CostTable
 from nas.report import (
     Agreement,
-    Baseline,
     Result,
     chosen,
     costs,
@@ -48,7 +48,9 @@ class Report:
     summary: dict[str, Any]
 
 
-def make_report(lut: Lut, results: Sequence[Result], missing: Sequence[Trial], baselines: Sequence[Baseline]) -> Report:
+def make_report(
+    lut: Lut, results: Sequence[Result], missing: Sequence[Trial], baselines: Sequence[BaselineRow]
+) -> Report:
     """All numbers of a report. Raises as `require_whole` for a LUT with missing cells."""
     uniform = CostTable.from_lut(lut).uniform()
     points, best = costs(results), chosen(results)
@@ -103,22 +105,35 @@ def _row(result: Result, lut: Lut) -> dict[str, Any]:
     }
 
 
-def _table1(baselines: Sequence[Baseline]) -> Rows:
-    """HANNA's Table 1: what the baselines take."""
-    return [{"network": b.name, **{k: v for k, v in asdict(b).items() if k != "name"}} for b in baselines]
+def _table1(baselines: Sequence[BaselineRow]) -> Rows:
+    """HANNA's Table 1: the baselines whole on this device, and what the paper published for its Pi 3B."""
+    return [
+        {
+            "network": row.title,
+            "latency_s": row.whole_latency_s,
+            "energy_j": row.whole_energy_j,
+            "published_accuracy": row.published.accuracy,
+            "published_latency_s": row.published.latency_s,
+            "published_energy_j": row.published.energy_j,
+        }
+        for row in baselines
+    ]
 
 
-def _table2(baselines: Sequence[Baseline], best: Result) -> Rows:
-    """HANNA's Table 2: the same with the chosen child, measured where it was, and how many times better it is."""
+def _table2(baselines: Sequence[BaselineRow], best: Result) -> Rows:
+    """HANNA's Table 2: the baselines and the chosen child, measured where it was, and how many times better it is."""
     latency_s = best.latency_s if best.measured_latency_s is None else best.measured_latency_s
     energy_j = best.energy_j if best.measured_energy_j is None else best.measured_energy_j
-    rows = [
+    rows: Rows = [
         {
-            **_table1([baseline])[0],
-            "times_latency": baseline.latency_s / latency_s if baseline.latency_s else None,
-            "times_energy": baseline.energy_j / energy_j if baseline.energy_j else None,
+            "network": row.title,
+            "accuracy": None,
+            "latency_s": row.whole_latency_s,
+            "energy_j": row.whole_energy_j,
+            "times_latency": row.whole_latency_s / latency_s if row.whole_latency_s else None,
+            "times_energy": row.whole_energy_j / energy_j if row.whole_energy_j else None,
         }
-        for baseline in baselines
+        for row in baselines
     ]
     own = {"network": f"{OWN} (trial {best.number})", "accuracy": best.accuracy, "latency_s": latency_s}
     return [*rows, {**own, "energy_j": energy_j, "times_latency": 1.0, "times_energy": 1.0}]
@@ -184,6 +199,9 @@ HEADS = {
     "energy_j": "energy, J",
     "measured_latency_s": "measured, s",
     "measured_energy_j": "measured, J",
+    "published_accuracy": "published, %",
+    "published_latency_s": "published, s",
+    "published_energy_j": "published, J",
     "times_latency": "× latency",
     "times_energy": "× energy",
     "choices": "blocks, first layer to last",
@@ -196,12 +214,12 @@ def _page(report: Report, lut: Lut, captions: Mapping[str, str], words: Words, f
     if words.notice:
         parts.append(f'<p class="notice">{html.escape(words.notice)}</p>')
     parts += [f"<p>{line}</p>" for line in _sentences(summary, words)]
-    for number, rows, empty in (
-        (1, report.table1, "No baseline was named: nas report … --baseline MobileNetV2=FILE.json"),
-        (2, report.table2, ""),
+    for number, rows in (
+        (1, report.table1),
+        (2, report.table2),
     ):
         what = ("the baselines", f"the baselines and the chosen child (trial {summary['chosen']})")[number - 1]
-        parts.append(f"<h2>Table {number}: {what}</h2>" + (_table(rows) if rows else f"<p>{empty}</p>"))
+        parts.append(f"<h2>Table {number}: {what}</h2>" + _table(rows))
     for stem, caption in captions.items():
         parts.append(_figure(folder / f"{stem}.svg", stem, caption))
     parts.append("<h2>All trials</h2>" + _table(report.trials))

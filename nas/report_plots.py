@@ -19,7 +19,7 @@ from protos.errors import StorageError
 
 COLOURS = {"energy": "#2563a8", "latency": "#c2571a"}  # which term dominates before training
 MARK = "#1f2933"
-SMALLEST, LARGEST = 25.0, 520.0  # areas of bubbles in square points
+SMALLEST, LARGEST = 70.0, 520.0  # areas of bubbles in square points
 ENDINGS = (".png", ".svg")
 
 

@@ -22,6 +22,7 @@ from nas.config import SearchConfig
 from nas.cost import CostTable
 from nas.data import Images
 from nas.hardware import World, free_bytes, pick_device, step_memory, too_large
+from nas.init import initialise
 from nas.loss import Hanna, Loss, make_loss, normalised
 from nas.supernet import Draw, Supernet, draw, widest
 from nas.theta import argmax_choices
@@ -80,6 +81,7 @@ class Search:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             supernet = Supernet(costs.space)
+            initialise(supernet)
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.supernet = supernet.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self._shared: nn.Module = self.supernet
@@ -205,6 +207,8 @@ class Search:
         loss.backward()  # type: ignore[no-untyped-call]
         if learn_theta:
             self.world.average(self.theta.grad)
+        elif self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         learner.step()
         share = len(index) / self.world.size
         sums.images += share

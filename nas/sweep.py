@@ -1,7 +1,8 @@
 """Many searches over one LUT, each a folder and a process of its own, so that one that fails takes no other with it.
 
 SWEEP/sweep.json  what the sweep rests on          SWEEP/lut.lut     the LUT
-SWEEP/trials/NN/  a search's folder with search.toml (settings), log.txt (what it printed), failure.txt (if it failed)
+SWEEP/trials/NN/  a search's folder with search.toml (settings), log.txt (what it printed), failure.txt (if it failed);
+                  with train.toml also the training of its child
 """
 
 from __future__ import annotations
@@ -19,26 +20,33 @@ from typing import Any
 
 from lut_store.formats import files
 from lut_store.lut import Lut
-from nas import run_folder
+from nas import run_folder, train_folder
 from nas.config import SearchConfig
 from nas.grid import Setting
+from nas.train import TrainConfig
 from protos.errors import BadInputError, StorageError
 
 SWEEP, TRIALS, TOML, LOG, FAILURE = "sweep.json", "trials", "search.toml", "log.txt", "failure.txt"
+TRAIN_TOML = "train.toml"
 INTERRUPTED = 130
 RAY_RETRIES = 3  # of a trial whose worker or node died
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One search of a sweep."""
+    """One search of a sweep, and the training of its child where one is wanted."""
 
     number: int  # from 1
     folder: Path
 
     @property
-    def done(self) -> bool:
+    def searched(self) -> bool:
         return (self.folder / run_folder.CHILD).exists()
+
+    @property
+    def done(self) -> bool:
+        trained = not (self.folder / TRAIN_TOML).exists() or (self.folder / train_folder.RESULT).exists()
+        return self.searched and trained
 
     @property
     def failure(self) -> str:
@@ -48,14 +56,28 @@ class Trial:
 
     @property
     def command(self) -> list[str]:
-        """What a shell would run for it; it goes on where a checkpoint stands."""
-        words = [sys.executable, "-m", "nas", "search", "--lut", str(self.folder.parent.parent / run_folder.LUT)]
-        words += ["--config", str(self.folder / TOML), "--output", str(self.folder), "--json"]
-        return [*words, "--resume"] if (self.folder / run_folder.CHECKPOINT).exists() else words
+        """What a shell would run for it next; it goes on where a checkpoint stands."""
+        words = [sys.executable, "-m", "nas", "train" if self.searched else "search"]
+        words += ["--lut", str(self.folder.parent.parent / run_folder.LUT), "--output", str(self.folder), "--json"]
+        if self.searched:
+            words += ["--config", str(self.folder / TRAIN_TOML), "--child", str(self.folder / run_folder.CHILD)]
+            checkpoint = train_folder.CHECKPOINT
+        else:
+            words += ["--config", str(self.folder / TOML)]
+            checkpoint = run_folder.CHECKPOINT
+        return [*words, "--resume"] if (self.folder / checkpoint).exists() else words
 
 
-def begin(folder: Path, lut: Lut, config: SearchConfig, settings: Sequence[Setting], *, resume: bool) -> list[Trial]:
-    """Write down the sweep, or check that the one in `folder` is this one; its trials.
+def begin(
+    folder: Path,
+    lut: Lut,
+    config: SearchConfig,
+    settings: Sequence[Setting],
+    train: TrainConfig | None = None,
+    *,
+    resume: bool,
+) -> list[Trial]:
+    """Write down the sweep, or check that the one in `folder` is this one; its trials. `train`: of every child.
 
     Raises BadInputError when the folder holds a sweep and `resume` is False, and when it holds another one.
     """
@@ -63,6 +85,7 @@ def begin(folder: Path, lut: Lut, config: SearchConfig, settings: Sequence[Setti
         "lut": lut.reference,
         "lut_digest": lut.digest,
         "settings": asdict(config),
+        "train": asdict(train) if train else None,
         "trials": [{**asdict(one.knobs), "v_latency": one.v_latency, "v_energy": one.v_energy} for one in settings],
     }
     path = folder / SWEEP
@@ -85,12 +108,19 @@ def begin(folder: Path, lut: Lut, config: SearchConfig, settings: Sequence[Setti
         own.mkdir(exist_ok=True)
         knobs = replace(config, knobs=asdict(setting.knobs))
         files.write(own / TOML, to_toml(knobs).encode())
+        if train is not None:
+            files.write(own / TRAIN_TOML, to_toml(train).encode())
     run_folder.write_json(path, record | run_folder.origin_of_code())  # last: the sweep is whole
     return trials_of(folder)
 
 
 def _check_same(wanted: dict[str, Any], found: dict[str, Any], folder: Path) -> None:
-    differences = {"lut_digest": "on another LUT", "settings": "with other settings", "trials": "of another grid"}
+    differences = {
+        "lut_digest": "on another LUT",
+        "settings": "with other settings",
+        "train": "with other trainings",
+        "trials": "of another grid",
+    }
     for name, what in differences.items():
         if json.loads(json.dumps(wanted[name])) != found.get(name):
             raise BadInputError(f"the sweep in {folder} is {what}; go on with the same, or name another folder")
@@ -115,12 +145,14 @@ def trials_of(folder: Path) -> list[Trial]:
     return [Trial(number, trial_folder(folder, number)) for number in range(1, len(read_record(folder)["trials"]) + 1)]
 
 
-def to_toml(config: SearchConfig) -> str:
-    """The settings as `load_config` reads them."""
+def to_toml(config: SearchConfig | TrainConfig) -> str:
+    """The settings as `load_settings` reads them."""
     values = asdict(config)
-    knobs = values.pop("knobs")
-    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
-    return "\n".join([*lines, "", "[knobs]", *(f"{name} = {_toml(value)}" for name, value in knobs.items()), ""])
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if name not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join([*lines, ""])
 
 
 def _toml(value: object) -> str:
@@ -134,13 +166,19 @@ def _toml(value: object) -> str:
 def perform(trial: Trial) -> str:
     """Run one trial to its end; "" or why it failed, which is written into its folder too."""
     (trial.folder / FAILURE).unlink(missing_ok=True)
-    with (trial.folder / LOG).open("a") as log:
-        done = subprocess.run(trial.command, stdout=log, stderr=log, cwd=Path.cwd(), env=os.environ, check=False)
-    if done.returncode == 0:
-        return ""
+    while not trial.done:
+        with (trial.folder / LOG).open("a") as log:
+            done = subprocess.run(trial.command, stdout=log, stderr=log, env=os.environ, check=False)
+        if done.returncode != 0:
+            return _failed(trial, done.returncode)
+    return ""
+
+
+def _failed(trial: Trial, status: int) -> str:
+    """Why, from the log; an interruption is none of the trial's failures."""
     lines = (trial.folder / LOG).read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-    reason = f"exit status {done.returncode}: {lines[-1]}"
-    if done.returncode not in (INTERRUPTED, -signal.SIGINT):
+    reason = f"exit status {status}: {lines[-1]}"
+    if status not in (INTERRUPTED, -signal.SIGINT):
         (trial.folder / FAILURE).write_text(reason + "\n")
     return reason
 

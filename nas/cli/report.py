@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import JsonOption, console, notice, print_json, table
+from nas.cli.options import CoordinatorOption, JsonOption, console, notice, print_json, table
 
 
 def report(
@@ -17,8 +17,9 @@ def report(
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option("--baseline", metavar="NAME=JSON", help="A network to compare with; several are possible."),
+        typer.Option("--baseline", metavar="REF|FILE", help="The LUT of a baseline (nas baselines); repeatable."),
     ] = None,
+    coordinator: CoordinatorOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Tables 1 and 2, Figures 6 to 10 (PNG and SVG), one HTML page, CSV: what a sweep found.
@@ -27,15 +28,17 @@ def report(
 
     nas report sweep1
 
-    nas report sweep1 --output paper --baseline MobileNetV2=mobilenet/result.json
+    nas report sweep1 --output paper --baseline rpi3b/mobilenetv2-cifar10 --baseline rpi3b/condensenet74-cifar10
     """
     from lut_store.lut import Lut
     from nas import run_folder
-    from nas.report import read_baseline, read_results
+    from nas.baseline_rows import baseline_rows
+    from nas.cli.baselines import baseline_luts
+    from nas.report import read_results
     from nas.report_page import make_report, write_report
     from nas.report_plots import Words
 
-    baselines = [read_baseline(text) for text in baseline or ()]
+    baselines = baseline_rows(baseline_luts(baseline or (), coordinator))
     results, missing = read_results(folder)
     lut = Lut.load(folder / run_folder.LUT)
     trained = all(result.accuracy is not None for result in results)

@@ -41,6 +41,10 @@ def sweep(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One of them, after the file.")
     ] = None,
+    train: Annotated[bool, typer.Option("--train", metavar="", help="Also train every child.")] = False,
+    train_settings: Annotated[
+        list[str] | None, typer.Option("--train-set", metavar="KEY=VALUE", help="A setting of `nas train`.")
+    ] = None,
     engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where searches run.")] = "local",
     jobs: Annotated[int, typer.Option("--jobs", min=1, metavar="N", help="Searches at a time (local).")] = 1,
     ray_address: Annotated[
@@ -62,16 +66,21 @@ def sweep(
 
     nas sweep --lut sweep1/lut.lut --output sweep1 --set relaxation=single-path --resume
 
+    nas sweep --lut rpi3b.lut --output sweep2 --set epochs=30 --train --train-set epochs=60
+
     nas report sweep1
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
+    if train_settings and not train:
+        raise BadInputError("--train-set belongs to --train")
     if ray_address and engine != "ray":
         raise BadInputError("--ray-address belongs to --engine ray")
     from nas import sweep as sweeps
-    from nas.config import load_config
+    from nas.config import load_config, load_settings
     from nas.cost import CostTable
     from nas.grid import HANNA30, load_grid, previewed
+    from nas.train import TrainConfig
 
     words = list(settings or ())
     if grid == HANNA30:
@@ -79,11 +88,12 @@ def sweep(
     shared = load_config(config, words)
     if shared.loss != "hanna" or shared.knobs:
         raise BadInputError("a sweep sets the knobs of the loss hanna itself; leave out loss and knobs")
+    training = load_settings(TrainConfig, None, train_settings or ()) if train else None
     chosen = load_grid(grid)
     found = load_lut(lut, coordinator)
     seen = previewed(chosen, CostTable.from_lut(found).uniform(), normalise=shared.normalise)
     output = output.resolve()  # the same on every node of a cluster
-    trials = sweeps.begin(output, found, shared, seen, resume=resume)
+    trials = sweeps.begin(output, found, shared, seen, training, resume=resume)
     if not as_json:
         half = sum(setting.dominant == "energy" for setting in seen)
         console().print(f"{found.reference}: {len(seen)} settings, {half} of them dominated by energy by the preview")
@@ -129,7 +139,7 @@ def _print(trials: list[Trial], settings: tuple[Setting, ...], output: Path, ori
 
     from nas import run_folder
 
-    children = [json.loads((t.folder / run_folder.CHILD).read_text()) if t.done else None for t in trials]
+    children = [json.loads((t.folder / run_folder.CHILD).read_text()) if t.searched else None for t in trials]
     if origin is not None:
         entries = [
             {

@@ -45,25 +45,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     one = Search(config, CostTable.from_lut(lut), load_images(config, SPACE)[0], lut.digest)
     one.run(lambda _epoch: None)
 
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "nas",
-        "search",
-    ]
-    command += [
-        "search",
-        "--lut",
-        str(tmp_path / "sample.lut"),
-        "--output",
-        str(tmp_path / "run"),
-        "--json",
-        "--no-tensorboard",
-    ]
+    words = "-m torch.distributed.run --standalone --nproc-per-node=2 -m nas search --json --no-tensorboard"
+    command = [sys.executable, *words.split()]
+    command += ["--lut", str(tmp_path / "sample.lut"), "--output", str(tmp_path / "run")]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=env)

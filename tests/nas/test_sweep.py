@@ -93,11 +93,10 @@ def test_a_sweep_whose_trial_fails_goes_on_and_is_reported(call: Call, tmp_path:
     assert [entry["failure"] for entry in json.loads(out)["trials"]] == ["", ""]
     assert (trials[0].folder / run_folder.CHILD).stat().st_mtime_ns == before
 
-    (tmp_path / "base.json").write_text(json.dumps({"accuracy": 0.9, "latency_s": 0.5, "energy_j": 1.0}))
-    status, out, err = call("report", tmp_path / "sweep", "--baseline", f"Other={tmp_path / 'base.json'}")
+    status, out, err = call("report", tmp_path / "sweep")
     assert status == 0, err
     check_report(tmp_path / "sweep" / "report")
-    assert "Other" in out
+    assert "MobileNetV2" in out
 
 
 def check_report(folder: Path) -> None:
@@ -108,8 +107,8 @@ def check_report(folder: Path) -> None:
         assert [row["trial"] for row in csv.DictReader(file)] == ["1", "2"]
     with (folder / "table2.csv").open() as file:
         names = [row["network"] for row in csv.DictReader(file)]
-    assert names[0] == "Other"
-    assert names[1].startswith("HANNA (trial ")
+    assert names[:2] == ["MobileNetV2", "CondenseNet-74"]
+    assert names[2].startswith("HANNA (trial ")
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 5
     assert "Table 2" in page
@@ -165,6 +164,8 @@ def test_settings_survive_a_file(tmp_path: Path) -> None:
     [
         (("--engine", "cloud"), "unknown engine 'cloud' (known: local, ray)"),
         (("--ray-address", "auto"), "--ray-address belongs to --engine ray"),
+        (("--train-set", "epochs=3"), "--train-set belongs to --train"),
+        (("--train", "--train-set", "epoch=3"), "unknown setting 'epoch'"),
         (("--set", "loss=hinge", "--set", "knobs.max_energy_j=1"), "a sweep sets the knobs of the loss hanna itself"),
         (("--set", "knobs.alpha=1"), "a sweep sets the knobs"),
         (("--grid", "hanna"), "unknown grid 'hanna'"),
@@ -186,8 +187,9 @@ def test_reports_of_nothing(call: Call, tmp_path: Path) -> None:
     (tmp_path / sweep.SWEEP).write_text('{"trials": [{"alpha": 1, "beta": 1, "gamma": 1, "delta": 1}]}')
     status, _, err = call("report", tmp_path)
     assert (status, "no search of the sweep" in err) == (2, True)
-    status, _, err = call("report", tmp_path, "--baseline", "Other")
-    assert (status, "write NAME=FILE.json" in err) == (2, True)
+    LUT.save(tmp_path / "sample.lut")
+    status, _, err = call("report", tmp_path, "--baseline", tmp_path / "sample.lut")
+    assert (status, "is no baseline" in err) == (2, True)
 
 
 # ---- what follows from results ---------------------------------------------------------------------------------------
