@@ -29,7 +29,7 @@ FIGURES = {
     "regressor": "costs of held-out operators, guessed from the others",
     "optimise": "exact search over a full space against HiGHS",
 }
-METER_LONG = ("meter-energy", "meter-lag", "fuzz", "meter-load")
+METER_LONG = ("meter-energy", "meter-lag", "forecast", "fuzz", "meter-load")
 # These have a short and a long form.
 LONG = ("fidelity", "truth", "device-time", "optimise", "regressor", "ingest-scale", *METER_LONG)
 
