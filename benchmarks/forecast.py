@@ -97,4 +97,3 @@ def main(full: bool = False) -> None:
         error = float(np.nanpercentile(np.abs(compare(spec, device, power).operator), 95))
         numbers = f"{case.minutes:4.0f} min {promised:9.2%} {reached:9.2%} {reached / promised:6.2f} {error:12.2%}"
         print(f"{case.name:26} {numbers}", flush=True)
-
