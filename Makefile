@@ -6,11 +6,11 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-FIGURES := fidelity truth spread device-time overhead ingest ingest-scale reads build predict regressor optimise meter-energy meter-lag forecast fuzz meters meter-load
+FIGURES := fidelity truth spread device-time overhead ingest ingest-scale reads build predict regressor optimise supernet search-evidence meter-energy meter-lag forecast fuzz meters meter-load
 BENCHES := $(addprefix bench-,$(FIGURES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint protos bench bench-long clean $(BENCHES)
+.PHONY: help setup demo hanna test soak lint protos bench bench-long clean $(BENCHES)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -22,8 +22,14 @@ setup: ## .venv with everything in it, torch as a CPU build; quick when it is al
 demo: setup ## Profile this machine with an emulated meter into demo/ (at most 3 minutes)
 	@$(BIN)/python scripts/demo.py
 
+hanna: setup ## HANNA from two emulated Pi 3B to a measured, reported network, into hanna/ (at most 15 minutes)
+	@scripts/hanna_path.sh hanna
+
 test: setup ## All tests (ARGS="-k name -x" goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: setup ## The tests that take minutes and need root, Debian's mirror and systemd-nspawn
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: setup ## ruff, mypy (strict) and the import rules
 	$(BIN)/ruff check .
@@ -45,5 +51,5 @@ $(BENCHES): bench-%: setup
 	$(BIN)/python -m benchmarks $* $(ARGS)
 
 clean: ## Remove what was made here: .venv, demo/, caches, generated figures
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out
+	rm -rf .venv demo hanna build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
