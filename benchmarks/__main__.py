@@ -28,10 +28,13 @@ FIGURES = {
     "predict": "predictions a second against numpy indexing and a dictionary",
     "regressor": "costs of held-out operators, guessed from the others",
     "optimise": "exact search over a full space against HiGHS",
+    "supernet": "step time and peak memory of the supernet against a plain nine-path mixture",
+    "search-evidence": "knobs against costs, searched against random children, ranks, two boards",
 }
 METER_LONG = ("meter-energy", "meter-lag", "forecast", "fuzz", "meter-load")
+SEARCH_LONG = ("optimise", "supernet", "search-evidence")
 # These have a short and a long form.
-LONG = ("fidelity", "truth", "device-time", "optimise", "regressor", "ingest-scale", *METER_LONG)
+LONG = ("fidelity", "truth", "device-time", "regressor", "ingest-scale", *SEARCH_LONG, *METER_LONG)
 
 
 def main() -> int:

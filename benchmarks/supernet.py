@@ -26,7 +26,7 @@ from nas.supernet import Draw, Supernet, draw
 from nas.theta import allowed_cells
 
 SPACE, BATCH = "fbnet-cifar10", 64
-REPEATS, REPEATS_FULL = 5, 15
+REPEATS, REPEATS_FULL = 3, 15
 MIB = 1 << 20
 
 
