@@ -334,9 +334,9 @@ class Coordinator:
         try:
             return method(request, timeout=timeout_s or self._timeout_s)
         except grpc.RpcError as error:
-            raise self._error(error) from error
+            raise self._error(error, timeout_s) from error
 
-    def _error(self, error: grpc.RpcError) -> EdgelutError:
+    def _error(self, error: grpc.RpcError, timeout_s: float | None = None) -> EdgelutError:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNAVAILABLE:
             return UnavailableError(
@@ -344,7 +344,9 @@ class Coordinator:
                 f"or say where it is with --coordinator or {ADDRESS_VARIABLE}"
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return UnavailableError(f"the coordinator at {self.address} did not answer within {self._timeout_s:g} s")
+            return UnavailableError(
+                f"the coordinator at {self.address} did not answer within {timeout_s or self._timeout_s:g} s"
+            )
         return error_of(error)
 
 

@@ -77,7 +77,6 @@ ALLOWABLE: dict[str, Callable[[Source], Values]] = {
     "torch_build": _board("torch_build"),
     "edgelut": _board("edgelut_version"),
 }
-FIELDS = (*NEVER, *ALLOWABLE)
 
 
 def conditions(sources: Sequence[Source]) -> dict[str, list[str]]:

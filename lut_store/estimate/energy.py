@@ -17,7 +17,7 @@ from lut_store.estimate.correction import counts
 from lut_store.estimate.energy_error import uncertainty
 from lut_store.estimate.energy_fit import Fit, fit
 from lut_store.estimate.energy_lag import Lag
-from lut_store.estimate.energy_peak import peaks
+from lut_store.estimate.energy_peak import Peaks, peaks
 from lut_store.estimate.energy_trace import IDLE, Segment, duration_s, read_segment
 from lut_store.estimate.executions import slot_items
 from lut_store.estimate.settings import PEAK, PLATEAU
@@ -133,13 +133,7 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]], stat
     idle_w, idle_a = hats @ found.solution.coefficients[knots], hats @ amps[knots]
     covariance_w2 = np.where(np.outer(known, known), error.covariance_w2, np.nan)
     if statistic == PEAK:
-        top = peaks(found, lags, loads, idle_w, idle_a)
-        known = known & np.isfinite(top.power_w)
-        power_w, se_w, current_a = (
-            np.where(known, values, np.nan) for values in (top.power_w, top.power_se_w, top.current_a)
-        )
-        # The noise that makes the peaks is each window's own.
-        covariance_w2 = np.where(np.outer(known, known), np.diag(np.nan_to_num(se_w) ** 2), np.nan)
+        power_w, se_w, current_a, covariance_w2 = _tops(peaks(found, lags, loads, idle_w, idle_a), known)
     first = lags[found.traces.meters.index(read[0].meter)]
     return PowerEstimate(
         item_power_w=power_w[:items],
@@ -167,6 +161,14 @@ def estimate_power(spec: RunSpec, segments: Sequence[Sequence[PowerTrace]], stat
         samples=int(sum(s.count.sum() for s in read)),
         ticks_known=float(np.mean([s.ticks_known for s in read])),
     )
+
+
+def _tops(top: Peaks, known: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+    """Power, its standard error, current (loads,) and covariance (loads, loads) of the peaks of the known loads."""
+    known = known & np.isfinite(top.power_w)
+    power_w, se_w, current_a = (np.where(known, v, np.nan) for v in (top.power_w, top.power_se_w, top.current_a))
+    # The noise that makes the peaks is each window's own.
+    return power_w, se_w, current_a, np.where(np.outer(known, known), np.diag(np.nan_to_num(se_w) ** 2), np.nan)
 
 
 def _visits(segments: Sequence[Segment], loads: int) -> tuple[IntArray, Array]:
