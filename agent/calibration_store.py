@@ -70,6 +70,15 @@ class CalibrationStore:
     def path(self, key: MeterKey) -> Path:
         return self.folder / key.file_name
 
+    def prepare(self) -> None:
+        """See that it can be written to, before minutes are spent on what to write; StorageError says why not."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise self._refused(self.folder, error) from error
+
     def save(self, key: MeterKey, model: str, calibration: Calibration) -> Path:
         """Write it whole and durably, in the place of an older one. StorageError says why it cannot be."""
         document = {
@@ -79,15 +88,19 @@ class CalibrationStore:
             "calibration": asdict(calibration),
         }
         path = self.path(key)
+        self.prepare()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             _write_durably(path, json.dumps(document, indent=2) + "\n")
         except OSError as error:
-            raise StorageError(
-                f"the calibration cannot be written to {path}: {error.strerror or error}. Choose another folder with "
-                "--calibrations, the same for `run`."
-            ) from error
+            raise self._refused(path, error) from error
         return path
+
+    @staticmethod
+    def _refused(path: Path, error: OSError) -> StorageError:
+        return StorageError(
+            f"the calibration cannot be written to {path}: {error.strerror or error}. Choose another folder with "
+            "--calibrations, the same for `run`."
+        )
 
     def load(self, key: MeterKey) -> Calibration | None:
         """None when this meter was never calibrated. Raises BadInputError for a file that cannot be one."""

@@ -65,6 +65,7 @@ def main(options: argparse.Namespace) -> int:
     threads = options.threads or default_threads()
     halves = wave(options.duration, seed=random.randrange(1 << 32))
     store = CalibrationStore(options.calibrations)
+    store.prepare()
     load = Load(threads)
     try:
         with opened(options.meter, load.pid) as meter:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.meters.base import Clock, Decoder, Meter
 from agent.meters.spec import MeterSpec
-from protos.errors import BadInputError
+from protos.errors import BadInputError, unknown
 from protos.types import MeterInfo, MeterSamples
 
 if TYPE_CHECKING:
@@ -59,12 +59,16 @@ def decoder(kind: str, options: Mapping[str, str]) -> Decoder:  # noqa: ARG001 -
 
 def open_meter(spec: MeterSpec, clock: Clock) -> Meter:
     from agent.emulator.meter import spawn
+    from agent.emulator.meters import protocols
     from agent.meters import open_meter as open_any
 
     spec.only("rate_hz", "kind")
     if spec.port and not spec.port.isdecimal():
         raise BadInputError(f"meter {spec}: {spec.port!r} is not the number of a process; write emulated:PID.")
-    process = spawn(spec.options.get("kind", "um25c"), int(spec.port or 0), spec.number("rate_hz", 50.0, 0.1, 1000.0))
+    kind = spec.options.get("kind", "um25c")
+    if kind not in protocols():
+        raise unknown("kind of emulated meter", kind, protocols())
+    process = spawn(kind, int(spec.port or 0), spec.number("rate_hz", 50.0, 0.1, 1000.0))
     try:
         return EmulatedMeter(process, open_any(process.spec, clock))
     except BadInputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -267,6 +268,30 @@ def test_a_damaged_calibration_stops_no_measurement(tmp_path: Path, caplog: pyte
     looked = asyncio.run(meters.look())
     assert looked == replace(looked or info, calibration=None)
     assert "calibrate" in caplog.text
+
+
+def test_what_stands_in_the_way_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, words in (
+        (["--meter", "emulated:?kind=um25d"], "did you mean 'um25c'"),
+        (["--meter", "emulated", "--calibrations", str(tmp_path / "file")], "Choose another folder"),
+    ):
+        done = agent("calibrate", *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_stores_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "agent", "calibrate", "--meter", "emulated", "--calibrations", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "of load and rest in turn" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert (out, list(tmp_path.iterdir())) == ("", [])
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
