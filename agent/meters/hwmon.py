@@ -32,8 +32,10 @@ DEFAULT_UPDATE_S = 0.002  # where the driver does not say
 
 class HwmonDecoder(LineDecoder):
     """Lines `file value`, an empty line after each set; bus voltage is `in1_input`, with `powerz` `in0_input`. mV,
-    mA, µW.
+    mA, µW. A set in which one line is damaged is dropped.
     """
+
+    encoding = "latin-1"
 
     def __init__(self, name: str = "ina226") -> None:
         super().__init__()
@@ -43,7 +45,8 @@ class HwmonDecoder(LineDecoder):
     def _line(self, line: str) -> Sequence[Reading] | str:
         if line.strip():
             name, _, text = line.partition(" ")
-            if not _WHOLE.fullmatch(text):
+            if name not in _FILES or not _WHOLE.fullmatch(text):
+                self._values = {}
                 return "line that is no file and its value"
             value = int(text)
             ended = name not in self._values  # else the empty line after the set before was lost

@@ -34,7 +34,11 @@ _LAST_LINE = re.compile(rb"(?:^|\n) *BATT_V volt\(\d+\)=-?\d+\.\d+V\Z")
 
 
 class PmicDecoder(LineDecoder):
-    """The command's lines; a set ends with the battery's voltage (its unit ends that line) or an empty line."""
+    """The command's lines; a set ends with the battery's voltage (its unit ends that line) or an empty line. A set in
+    which one line is damaged is dropped.
+    """
+
+    encoding = "latin-1"
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,13 +52,13 @@ class PmicDecoder(LineDecoder):
         line = line.strip()
         match = _LINE.fullmatch(line)
         if line and match is None:
+            self._clear()
             return "line of another form"
         if match is not None:
             column = self._amps if match[2] == "A" else self._volts
             if match[1] in column:  # the line that ended the set before was lost
                 self.rejected["set without its end"] += 1
-                self._amps.clear()
-                self._volts.clear()
+                self._clear()
             column[match[1]] = float(match[3])
         if match is None or match[1] == LAST_RAIL:
             return self._finish()
@@ -74,10 +78,13 @@ class PmicDecoder(LineDecoder):
             return "set without an input voltage"
         return (Reading(voltage_v, power_w / voltage_v, power_w, model=MODEL),)
 
-    def reset(self) -> None:
-        self._tail.clear()
+    def _clear(self) -> None:
         self._volts.clear()
         self._amps.clear()
+
+    def reset(self) -> None:
+        self._tail.clear()
+        self._clear()
 
 
 def decoder(kind: str, options: Mapping[str, str]) -> PmicDecoder:  # noqa: ARG001 - it has no options
