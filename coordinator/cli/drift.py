@@ -25,7 +25,7 @@ from coordinator.cli.options import (
     print_json,
 )
 from protos.errors import BadInputError, NotFoundError, unknown
-from protos.types import Device, LutQuery
+from protos.types import Device, LutQuery, Run
 
 if TYPE_CHECKING:
     from coordinator.cli.connect import Link
@@ -79,12 +79,25 @@ def drift(
     filters = Filters(context, threads, batch, emulation, runtime, precision)
     with connected(coordinator) as link:
         lut, tag = compared(link, device, space, filters)
-        verdict, run_id = measured(link, lut, device, budget_s, tolerance / 100)
+        verdict, run = measured(link, lut, device, budget_s, tolerance / 100)
     if as_json:
-        about = {"device": device, "lut": lut.reference, "digest": lut.digest, "tag": tag, "run": run_id}
+        about: dict[str, Any] = {
+            "device": device,
+            "lut": lut.reference,
+            "digest": lut.digest,
+            "tag": tag,
+            "run": run.run_id,
+        }
+        about |= {"rounds": run.rounds, "rounds_flagged": run.rounds_flagged}
         print_json(about | verdict.document())
     else:
         _print(lut, tag, device, verdict)
+        if run.rounds_flagged > run.rounds:
+            console().print(
+                f"{run.rounds_flagged} of {run.rounds + run.rounds_flagged} rounds were hot, throttled or disturbed "
+                "while they ran: look at the board before you believe this",
+                style="yellow",
+            )
     if not verdict.holds:
         raise typer.Exit(EXIT_DRIFTED)
 
@@ -131,8 +144,8 @@ def type_of(device: str, devices: Sequence[Device]) -> tuple[str, bool]:
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measured(link: Link, lut: Lut, device: str, budget_s: float, tolerance: float) -> tuple[Verdict, str]:
-    """Run the reference set on the device; the verdict and the run's id. Exits with status 3 when that cannot be."""
+def measured(link: Link, lut: Lut, device: str, budget_s: float, tolerance: float) -> tuple[Verdict, Run]:
+    """Run the reference set on the device; the verdict and the run. Exits with status 3 when that cannot be."""
     from coordinator.cli.outcome import detached, watched
     from coordinator.cli.profile import begun
     from coordinator.drift import judge, reference_run
@@ -149,7 +162,7 @@ def measured(link: Link, lut: Lut, device: str, budget_s: float, tolerance: floa
         )
         raise typer.Exit(EXIT_NOT_MEASURED)
     report: dict[str, Any] = json.loads(run.report)
-    return judge(report, tolerance), run_id
+    return judge(report, tolerance), run
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------

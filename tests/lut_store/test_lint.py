@@ -205,7 +205,7 @@ def test_few_meter_samples_count_where_there_was_a_meter() -> None:
     ("change", "rule", "severity", "words"),
     [
         ({"rounds_left_out": 0}, "flagged-samples", "error", "2 rounds were hot, throttled or disturbed"),
-        ({"disturbed_share": 0.4}, "flagged-samples", "warning", "40% of the executions were disturbed"),
+        ({"disturbed_share": 0.4}, "flagged-samples", "warning", "40% of the executions ran in unusual moments"),
         ({"host": {"throttled_bits": 0b101}}, "flagged-samples", "warning", "under-voltage and throttling"),
         ({"drift": {"latency": 0.05, "latency_se": 0.002}}, "drift", "warning", "took +5.0% time in the last third"),
         ({"drift": {"latency": -0.2, "latency_se": 0.01}}, "drift", "error", "-20.0%"),
