@@ -33,7 +33,10 @@ def flagged(lut: Lut) -> list[Finding]:
         found.append(Finding("flagged-samples", "error", f"{sentence}, for want of enough others"))
     disturbed = _number(p.get("disturbed_share"))
     if disturbed is not None and disturbed > DISTURBED_SHARE:
-        sentence = f"{disturbed:.0%} of the executions ran in unusual moments of the machine (usual is below {DISTURBED_SHARE:.0%})"
+        sentence = (
+            f"{disturbed:.0%} of the executions ran in unusual moments of the machine "
+            f"(usual is below {DISTURBED_SHARE:.0%})"
+        )
         found.append(Finding("flagged-samples", "warning", sentence))
     host = p.get("host")
     bits = _number(host.get("throttled_bits")) if isinstance(host, Mapping) else None
