@@ -10,6 +10,7 @@ from agent.meters.ppk2 import AMPERE, METADATA, POWER_ON, REGULATOR, SOURCE, STA
 from agent.meters.ppk2_samples import ADC_VOLTS, SAMPLE_HZ, Calibration
 
 RANGE_LIMITS_A = (50e-6, 500e-6, 5e-3, 80e-3)  # above the last one range 4 measures
+ADC_MAX = 0x3FFF
 CALIBRATION = Calibration(calibrated=True, hardware="10604")
 _LENGTHS = {METADATA[0]: 1, START[0]: 1, STOP[0]: 1, AMPERE[0]: 2, SOURCE[0]: 2, POWER_ON[0]: 2, REGULATOR[0]: 3}
 
@@ -25,8 +26,15 @@ def encode(current_a: float, first: int, count: int) -> bytes:
     """`count` samples of one current, counted from `first`; their mean is exact although the ADC is coarse."""
     measured = sum(current_a > limit for limit in RANGE_LIMITS_A)
     exact = current_a * CALIBRATION.r[measured] / ADC_VOLTS / 4
-    steps = (min(0x3FFF, int(exact + (k + 0.5) / count)) for k in range(count))
-    return struct.pack(f"<{count}I", *(adc | measured << 14 | (first + k & 63) << 18 for k, adc in enumerate(steps)))
+    low = min(ADC_MAX, int(exact))
+    lower = count - round(count * (exact - low)) if low < ADC_MAX else count
+    return _level(low, measured, first, lower) + _level(low + 1, measured, first + lower, count - lower)
+
+
+def _level(adc: int, measured: int, first: int, count: int) -> bytes:
+    """`count` samples of one value: they repeat with their counter."""
+    turn = struct.pack("<64I", *(adc | measured << 14 | (first + k & 63) << 18 for k in range(64)))
+    return turn * (count // 64) + turn[: 4 * (count % 64)]
 
 
 class EmulatedMeter:
