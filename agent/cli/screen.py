@@ -18,6 +18,7 @@ LEAST_SPAN_W = 0.05  # of the plot's scale
 SCALE_COLUMNS = 12  # beside the plot
 OTHER_ROWS = 9  # above and below it
 PLOT_ROWS = (4, 20)
+LEAST_S = 10.0  # of the plot's width, at the beginning
 SILENT_S = 3.0  # or three periods of the meter, before it is said
 MOST_LOSSES = 3
 
@@ -78,8 +79,7 @@ class _Plot:
         columns = max(20, options.max_width - SCALE_COLUMNS)
         rows = min(max(console.size.height - OTHER_ROWS - MOST_LOSSES, PLOT_ROWS[0]), PLOT_ROWS[1])
         times_s, power_w = zip(*watch.recent, strict=True)
-        end_s = max(watch.now_s, WINDOW_S)
-        span = (end_s - WINDOW_S, end_s)
+        span = (max(0.0, watch.now_s - WINDOW_S), max(watch.now_s, LEAST_S))
         limits = bounds(power_w, LEAST_SPAN_W)
         lines = plot(times_s, power_w, span, limits, (columns, rows))
         left, right = f"{span[0]:.0f} s", f"{span[1]:.0f} s"
