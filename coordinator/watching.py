@@ -11,7 +11,7 @@ from lut_store.store import Store
 from protos.errors import NotFoundError
 from protos.types import LutQuery
 
-POLL_S = 0.5  # other coordinators may move tags of the same database, so that it is asked
+POLL_S = 1.0  # other coordinators may move tags of the same database, so that it is asked
 
 
 async def moves(
