@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -167,9 +167,11 @@ def perform(trial: Trial) -> str:
     """Run one trial to its end; "" or why it failed, which is written into its folder too."""
     (trial.folder / FAILURE).unlink(missing_ok=True)
     while not trial.done:
+        command = trial.command
         with (trial.folder / LOG).open("a") as log:
-            done = subprocess.run(trial.command, stdout=log, stderr=log, env=os.environ, check=False)
-        if done.returncode != 0:
+            done = subprocess.run(command, stdout=log, stderr=log, env=os.environ, check=False)
+        stuck = not trial.done and trial.command == command
+        if done.returncode != 0 or stuck:
             return _failed(trial, done.returncode)
     return ""
 
@@ -195,26 +197,42 @@ def run_local(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[Trial, str]]
             pool.shutdown(cancel_futures=True)
 
 
-def run_ray(trials: Sequence[Trial], address: str) -> Iterator[tuple[Trial, str]]:
-    """The same on a Ray cluster whose nodes see the sweep's folder; "" starts Ray on this machine.
+def connect_ray(address: str) -> Any:
+    """Ray, connected to the cluster at `address`; "" starts it on this machine.
 
-    A trial whose node is lost starts again from its checkpoint on another one. Raises BadInputError without Ray, and
-    when no cluster answers.
+    Raises BadInputError without Ray, and when no cluster answers.
     """
     try:
         import ray
     except ImportError as error:
-        raise BadInputError("Ray is not installed: pip install 'edgelut[ray]', or take --engine local") from error
+        raise BadInputError(
+            f"Ray is not there ({error}): pip install 'edgelut[ray]', or take --engine local"
+        ) from error
     try:
         ray.init(address or None, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BadInputError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
+    except Exception as error:  # of any kind: Ray has none of its own for a node that does not start
+        where = f"at {address}" if address else "on this machine"
+        raise BadInputError(f"Ray does not answer {where}: {' '.join(str(error).split())}") from error
+    return ray
+
+
+def run_ray(trials: Sequence[Trial], ray: Any) -> Iterator[tuple[Trial, str]]:
+    """The same on a Ray cluster whose nodes see the sweep's folder.
+
+    A trial whose worker or node dies goes on elsewhere from its checkpoint, RAY_RETRIES times; then it has failed.
+    """
     try:
-        remote: Callable[..., Any] = ray.remote(max_retries=RAY_RETRIES)(perform).remote
-        waiting = {remote(trial): trial for trial in trials}
+        remote = ray.remote(max_retries=RAY_RETRIES)(perform)
+        waiting = {remote.remote(trial): trial for trial in trials}
         while waiting:
             ended, _ = ray.wait(list(waiting))
             for reference in ended:
-                yield waiting.pop(reference), ray.get(reference)
+                trial = waiting.pop(reference)
+                try:
+                    reason = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = f"its worker was lost: {type(error).__name__}"
+                    (trial.folder / FAILURE).write_text(reason + "\n")
+                yield trial, reason
     finally:
         ray.shutdown()

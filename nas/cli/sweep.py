@@ -93,6 +93,7 @@ def sweep(
     found = load_lut(lut, coordinator)
     seen = previewed(chosen, CostTable.from_lut(found).uniform(), normalise=shared.normalise)
     output = output.resolve()  # the same on every node of a cluster
+    cluster = sweeps.connect_ray(ray_address) if engine == "ray" else None
     trials = sweeps.begin(output, found, shared, seen, training, resume=resume)
     if not as_json:
         half = sum(setting.dominant == "energy" for setting in seen)
@@ -101,7 +102,7 @@ def sweep(
             console().print(notice(found))
     waiting = [trial for trial in trials if not trial.done]
     if engine == "ray":
-        _watch(sweeps.run_ray(waiting, ray_address), trials, output)
+        _watch(sweeps.run_ray(waiting, cluster), trials, output)
     else:
         _watch(sweeps.run_local(waiting, jobs), trials, output)
     _print(trials, seen, output, {**origin(found)} if as_json else None)
