@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.emulator.meter import CpuTimeSupply, InMemoryMeter, MeterModel, MeterSettings, spawn
+from agent.load import Load
 from agent.meters import open_meter
 from protos.errors import BadInputError
 from tests.agent.meters.helpers import ManualClock, StepSupply, WallClock, wait_for
@@ -182,3 +183,16 @@ def test_the_emulator_stays_small() -> None:
     code = f"import sys, agent.emulator.meter, agent.meters.um25c\nprint([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_a_process_starts_counts_too_when_it_shall() -> None:
+    with_children = CpuTimeSupply(os.getpid(), children=True)
+    load = Load(1)
+    try:
+        load.busy()
+        began_s = time.monotonic()
+        # This very process makes no current of its own: it plays the meter.
+        wait_for(lambda: with_children.sample(began_s, began_s + 0.1, 0.1)[1][0] > 0.3)
+    finally:
+        load.close()
+    wait_for(lambda: with_children.sample(0.0, 0.1, 0.1)[1][0] < 0.26)
