@@ -61,7 +61,7 @@ def test_a_meter_that_is_unplugged_again_and_again_still_gives_every_energy(worl
         (f"um25c?{UNPLUGGED}", "UM25C", FAST),
         (f"tc66c?{FAULTS}", "TC66", FAST),
         (f"avhzy?{FAULTS}", "avhzy", FAST),
-        (f"smartpower3?{FAULTS}", "smartpower3", CAREFUL),
+        (f"smartpower3?rate_hz=50&{FAULTS}", "smartpower3", CAREFUL),
         ("ppk2", "PPK2", BUSY),
     ],
 )
