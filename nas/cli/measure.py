@@ -25,7 +25,7 @@ from nas.cli.options import (
     table,
 )
 from nas.cli.train import ChildOption, NumberOption
-from protos.errors import BadInputError
+from protos.errors import BadInputError, NotFoundError
 
 if TYPE_CHECKING:
     from coordinator.client import Coordinator
@@ -91,7 +91,7 @@ def measure(
     wanted = list(dict.fromkeys(subject.choices for subject in subjects))
     spec = measurement_run(found, device, wanted, preset=preset, meter=meter, seed=seed)
     with Coordinator(coordinator or None) as client:
-        client.lut(digest=found.digest)  # the coordinator compares with a version that it holds, so that it has a name
+        _check_known(client, found)
         ended = _measured(client, spec)
     report = json.loads(ended.report)
     results = {result.choices: result for result in compared(found, report)}
@@ -119,6 +119,17 @@ class _Subject:
     choices: tuple[int, ...]
     folder: Path | None = None
     remark: str = ""
+
+
+def _check_known(client: Coordinator, lut: Lut) -> None:
+    """The coordinator compares with a version that it holds. Raises NotFoundError when it does not hold this one."""
+    try:
+        client.lut(digest=lut.digest)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the coordinator at {client.address} does not hold this very {lut.reference}, which it is to "
+            "compare with: put the file into its database, on its machine, with `coordinator lut import FILE.lut`"
+        ) from error
 
 
 def _outputs(output: Path | None, subjects: Sequence[_Subject]) -> list[Path | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.embedded import serving
 from lut_store.lut import Lut
 from nas import train_folder
 from nas.baselines import baseline
@@ -139,6 +140,15 @@ def test_other_bad_input_is_a_sentence(call: Call, words: tuple[str, ...], says:
     assert says in err
     assert err.count("\n") == 1
     assert not out
+
+
+def test_a_lut_that_the_coordinator_does_not_hold_is_not_compared_with(call: Call, tmp_path: Path) -> None:
+    with serving(f"sqlite:///{tmp_path / 'lut.db'}") as address:
+        words = ("--lut", "pi.lut", "--child", "child.json", "--coordinator", address)
+        status, _, err = call("measure", "--device", "rpi3b", *words)
+    assert status == 2
+    assert "does not hold this very rpi3b/sample" in err
+    assert "coordinator lut import" in err
 
 
 def test_baselines(call: Call, tmp_path: Path) -> None:
