@@ -25,8 +25,8 @@ demo: setup ## Profile this machine with an emulated meter into demo/ (at most 3
 hanna: setup ## HANNA from two emulated Pi 3B to a measured, reported network, into hanna/ (at most 15 minutes)
 	@scripts/hanna_path.sh hanna
 
-test: setup ## All tests (ARGS="-k name -x" goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## All tests, a file per core at a time (ARGS="-k name -x" goes to pytest)
+	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 soak: setup ## The tests that take minutes and need root, Debian's mirror and systemd-nspawn
 	$(BIN)/python -m pytest -m soak $(ARGS)

@@ -41,6 +41,8 @@ def board(name: str) -> tuple[str, ...]:
     return ("edgelut-agent", "emulate", "--device-type", "rpi3b", "--speed", SPEED, "--name", name)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_enrolled_boards_share_a_run_and_one_is_revoked(world: World) -> None:
     address = f"127.0.0.1:{free_port()}"
     world.environment["EDGELUT_COORDINATOR"] = address
