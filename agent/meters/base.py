@@ -10,9 +10,15 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from protos.types import MeterInfo, MeterSamples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 class Clock(Protocol):
@@ -63,6 +69,14 @@ class Decoder(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Drop what is incomplete (counted), before a new request or after the link was lost."""
+
+    def feed_array(self, data: bytes) -> tuple[Array, Array, Array]:
+        """As `feed`, but (time_s, voltage_v, current_a), each (n,); NaN for a meter that tells no time."""
+        import numpy as np
+
+        rows = [(r.device_time_s, r.voltage_v, r.current_a) for r in self.feed(data)]
+        time_s, voltage_v, current_a = np.array(rows, np.float64).reshape(-1, 3).T  # None becomes NaN
+        return time_s, voltage_v, current_a
 
 
 OUTSIDE = "byte outside a frame"

@@ -53,6 +53,13 @@ def explain(port: str, error: Exception) -> str:
     return f"{port} cannot be opened: {text}."
 
 
+def plugged_in(port: str) -> str:
+    """What the system calls the USB device behind `port`; empty when it knows none."""
+    path = os.path.realpath(port)
+    items = (item for item in list_ports.comports() if item.vid is not None and os.path.realpath(item.device) == path)
+    return next((str(item.product or item.description) for item in items), "")
+
+
 def _present() -> str:
     found = [item.device for item in list_ports.comports()]
     return f" Ports here: {', '.join(sorted(found))}." if found else " This machine has no serial port."

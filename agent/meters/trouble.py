@@ -7,6 +7,7 @@ from collections import Counter
 
 from agent.meters.base import INCOMPLETE, OUTSIDE
 from agent.meters.errors import OtherMeterError
+from agent.meters.ports import plugged_in
 from protos.errors import BadInputError
 
 SHOWN_BYTES, SHOWN_CHARS = 16, 40
@@ -33,8 +34,10 @@ def no_reading(
 
     waited = f"within {waited_s:g} s"
     if not seen:
+        there = plugged_in(port)
+        what = f" The system calls what is plugged in there {there!r}." if there else ""
         return BadInputError(
-            f"{who}: no answer {waited}. Is it switched on, and is this the port that carries its data?"
+            f"{who}: no answer {waited}. Is it switched on, and is this the port that carries its data?{what}"
         )
     other = identify(seen)
     if other and other != kind:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from serial.tools.list_ports_common import ListPortInfo
 
 from agent.emulator.meter import Faults, MeterModel, MeterSettings, PtyMeter
 from agent.emulator.meters.um25c import encode
@@ -106,6 +107,15 @@ def test_another_kind_says_which_answered() -> None:
         pytest.raises(BadInputError, match=f"a meter of kind um25c speaks there; write um25c:{port}"),
     ):
         open_meter(f"tc66c:{port}?first_reply_s=0.5", WallClock())
+
+
+def test_a_silent_port_says_what_is_plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with emulated("avhzy") as device:
+        item = ListPortInfo(os.path.realpath(device.port), skip_link_detection=True)
+        item.vid, item.product = 0x1915, "PPK2"
+        monkeypatch.setattr("agent.meters.ports.list_ports.comports", lambda: [item])
+        with pytest.raises(BadInputError, match="The system calls what is plugged in there 'PPK2'"):
+            open_meter(f"um25c:{device.port}?first_reply_s=0.5", WallClock())
 
 
 @pytest.mark.parametrize("kind", ["smartpower3", "csv", "avhzy"])

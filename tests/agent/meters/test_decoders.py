@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -235,6 +236,20 @@ def test_frames_carry_values_to_within_a_step(kind: Kind) -> None:
     (reading,) = decoder(kind.name).feed(kind.encode(original))
     assert reading.voltage_v == pytest.approx(original.voltage_v, abs=kind.voltage_step_v)
     assert reading.current_a == pytest.approx(original.current_a, abs=kind.current_step_a)
+
+
+@by_name
+def test_arrays_are_the_readings(kind: Kind) -> None:
+    data = b"".join(frames(kind, 5))
+    readings = decoder(kind.name).feed(data)
+    time_s, voltage_v, current_a = decoder(kind.name).feed_array(data)
+    assert voltage_v.tolist() == [r.voltage_v for r in readings]
+    assert current_a.tolist() == [r.current_a for r in readings]
+    if readings[0].device_time_s is None:
+        assert np.isnan(time_s).all()
+    else:
+        assert time_s.tolist() == [r.device_time_s for r in readings]
+    assert decoder(kind.name).feed_array(b"")[0].shape == (0,)
 
 
 def test_the_vocabulary_names_every_kind() -> None:
