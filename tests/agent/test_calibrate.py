@@ -273,7 +273,7 @@ def test_a_damaged_calibration_stops_no_measurement(tmp_path: Path, caplog: pyte
 def test_what_stands_in_the_way_is_said_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for arguments, words in (
-        (["--meter", "emulated:?kind=um25d"], "did you mean 'um25c'"),
+        (["--meter", "emulated:?kind=um25d", "--calibrations", str(tmp_path)], "did you mean 'um25c'"),
         (["--meter", "emulated", "--calibrations", str(tmp_path / "file")], "Choose another folder"),
     ):
         done = agent("calibrate", *arguments)
@@ -309,8 +309,8 @@ def test_bad_options_are_sentences(arguments: list[str], words: str) -> None:
         parse(["calibrate", *arguments])
 
 
-def test_a_port_that_is_not_there_is_said() -> None:
-    done = agent("calibrate", "--meter", "um25c:/dev/edgelut-nothing")
+def test_a_port_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = agent("calibrate", "--meter", "um25c:/dev/edgelut-nothing", "--calibrations", str(tmp_path))
     assert done.returncode == 2
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
