@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from benchmarks.runs import databases, keep
 from lut_store.database import Database
 from lut_store.inspection import size_bytes
-from lut_store.records import Encoded
 from lut_store.schema import measurements, tasks
 from lut_store.store import Store
 from protos import common_pb2
@@ -89,7 +88,7 @@ class _Table:
             message.CopyFrom(self._template)
             message.id, message.sequence = new_id(), self._sequence
             self._sequence += 1
-            batch.append(("pi-01", Encoded(message, message.SerializeToString())))
+            batch.append(("pi-01", message.SerializeToString()))
         started_s = time.perf_counter()
         outcomes = self._store.add_batch(batch)
         took_s = time.perf_counter() - started_s

@@ -33,7 +33,7 @@ from coordinator.schedule import (
 )
 from coordinator.sessions import Fleet, Leases, OpenLease, Session
 from lut_store.store import RunRecord, Store
-from protos import agent_pb2, common_pb2
+from protos import agent_pb2, raw_pb2
 from protos.convert import to_message
 from protos.errors import EdgelutError, StaleLeaseError, StorageError
 from protos.types import ENDED_STATES, Lease
@@ -340,9 +340,9 @@ class Dispatcher:
             session.rests_until_s = self.fleet.clock() + retry_pause_s(attempts, RETRY_PAUSE_S)
             log.warning("run %s: task %s failed on %s: %s", lease.run_id, lease.task_id, session.name, reason)
 
-    def stored(self, fresh: Sequence[common_pb2.Measurement]) -> None:
+    def stored(self, fresh: Sequence[raw_pb2.Measurement]) -> None:
         """Count new evidence; called by ingest after the commit."""
-        by_task: dict[str, list[common_pb2.Measurement]] = {}
+        by_task: dict[str, list[raw_pb2.Measurement]] = {}
         for message in fresh:
             by_task.setdefault(message.task_id, []).append(message)
         for task_id, messages in by_task.items():

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from coordinator.sessions import Session
 from lut_store.records import Encoded, Outcome
-from protos import agent_pb2, common_pb2
+from protos import agent_pb2, raw_pb2
 from protos.errors import EdgelutError, StorageError
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Ingest:
     def __init__(
         self,
         write: Callable[[Sequence[tuple[str, Encoded]]], Sequence[Outcome]],
-        stored: Callable[[Sequence[common_pb2.Measurement]], None],
+        stored: Callable[[Sequence[raw_pb2.Measurement]], None],
     ) -> None:
         self._write = write
         self._stored = stored

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from coordinator.schedule import Tally, TaskView, eta_s
 from lut_store.store import RunRecord, Store
-from protos import common_pb2
+from protos import common_pb2, raw_pb2
 from protos.types import ENDED_STATES, DeviceActivity, OperatorProgress, Run, RunSpec
 
 
@@ -23,7 +23,7 @@ class LookResult(Protocol):
     def rel_halfwidth(self) -> Iterable[float]: ...
 
 
-def counted(tally: Tally, measurements: Iterable[common_pb2.Measurement]) -> Tally:
+def counted(tally: Tally, measurements: Iterable[common_pb2.Measurement | raw_pb2.Measurement]) -> Tally:
     """`tally` with more measurements. Device time counts whether or not a round is flagged."""
     rounds = flagged = latency_ns = energy_ns = 0
     for message in measurements:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lut_store.records import Encoded
-from protos import agent_pb2
+from protos import raw_pb2
 
 _LENGTH_DELIMITED = 2
-_TAG = agent_pb2.AgentMessage.MEASUREMENT_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
+_TAG = raw_pb2.AgentMessage.MEASUREMENT_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 
 
 class Received(NamedTuple):
-    message: agent_pb2.AgentMessage
+    message: raw_pb2.AgentMessage
     raw: bytes
 
     def measurement(self) -> Encoded:
@@ -31,7 +31,7 @@ class Received(NamedTuple):
 
 def receive(raw: bytes) -> Received:
     """The deserialiser of the stream; raises DecodeError for what is no message."""
-    return Received(agent_pb2.AgentMessage.FromString(raw), raw)
+    return Received(raw_pb2.AgentMessage.FromString(raw), raw)
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Whether measurements can be true, judged on the wire's messages against their run.
 
 The rules are those of protos.types (every message that is accepted here converts without an error) and of the run:
-indices that exist, choices that are allowed, rows that fit the space. Every measurement passes through here, so they
-are checked in bulk: a round with 1,300 times takes some 30 µs, where converting it takes half a millisecond.
+indices that exist, choices that are allowed, rows that fit the space. Most rounds pass by lut_store.quick already; what
+does not is decoded, and gets a sentence when it cannot be true.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
-from protos import common_pb2
+from lut_store.quick import MAX_ID_LENGTH, QuickCheck
+from protos import common_pb2, raw_pb2
 from protos.types import SUBJECTS, RunSpec
 
-MAX_ID_LENGTH = 64
 MAX_TIME_NS = 1 << 50  # 13 days
-MERGED = 32  # rounds that are judged together: their columns stay in a core's caches
 
 
 class ImpossibleError(Exception):
@@ -46,12 +46,10 @@ def _check_indices(name: str, indices: Any, known: int, what: str) -> None:
             raise ImpossibleError(f"{name} names {what} {worst}; the run has {known} of them")
 
 
-def _check_order(order: Any, executions: Sequence[int]) -> None:
-    """order: of one round after the other, as many entries as each has executions, in each every position once."""
+def _check_order(order: Any, executions: int) -> None:
+    """order: as many entries as there are executions, every position once."""
     given = np.asarray(order)
-    counts = np.asarray(executions)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    if len(given) and ((given >= np.repeat(counts, counts)).any() or np.bincount(first + given).max() > 1):
+    if len(given) and ((given >= executions).any() or np.bincount(given).max() > 1):
         raise ImpossibleError("a latency round: order does not name every execution once")
 
 
@@ -60,6 +58,7 @@ class EvidenceCheck:
 
     def __init__(self, spec: RunSpec) -> None:
         space = spec.space
+        self._quick = QuickCheck(spec)
         self._space = space
         self._layers, self._ops = space.shape
         self._slots = len(space.stem) + self._layers + len(space.head)
@@ -69,47 +68,32 @@ class EvidenceCheck:
         )
         self._first_cells = np.arange(self._layers, dtype=np.uint32) * self._ops
 
-    def problems(self, messages: Sequence[common_pb2.Measurement], bodies: Sequence[bytes]) -> list[str]:
+    def problems(self, messages: Sequence[raw_pb2.Measurement], bodies: Sequence[bytes]) -> list[str]:
         """For each message, whose bytes are its body, what makes it impossible, as a sentence; empty when nothing
         does.
         """
-        found = [""] * len(messages)
-        rounds: list[tuple[int, int]] = []  # place in messages, executions
-        for index, message in enumerate(messages):
-            try:
-                executions = self._check_structure(message)
-            except ImpossibleError as error:
-                found[index] = str(error)
-            else:
-                if executions is not None:
-                    rounds.append((index, executions))
-        for start in range(0, len(rounds), MERGED):
-            self._check_values_of(rounds[start : start + MERGED], messages, bodies, found)
-        return found
+        passing = self._quick.passing(messages, bodies)
+        return [
+            "" if index in passing else self._problem(message, body)
+            for index, (message, body) in enumerate(zip(messages, bodies, strict=True))
+        ]
 
-    def _check_values_of(
-        self,
-        rounds: Sequence[tuple[int, int]],
-        messages: Sequence[common_pb2.Measurement],
-        bodies: Sequence[bytes],
-        found: list[str],
-    ) -> None:
-        if len(rounds) > 1:
-            # Messages written one after the other are, read as one, a message with all their numbers in long columns.
-            # Reading them once more is cheaper than making arrays of every short column.
-            merged = common_pb2.Measurement.FromString(b"".join([bodies[index] for index, _ in rounds]))
-            try:
-                return self._check_values(merged.latency, [executions for _, executions in rounds])
-            except ImpossibleError:
-                pass  # one of them: which?
-        for index, executions in rounds:
-            try:
-                self._check_values(messages[index].latency, [executions])
-            except ImpossibleError as error:
-                found[index] = str(error)
-        return None
+    def _problem(self, message: raw_pb2.Measurement, body: bytes) -> str:
+        try:
+            if not message.HasField("latency"):
+                self._check_structure(message)
+                return ""
+            whole = common_pb2.Measurement.FromString(body)
+            executions = self._check_structure(whole)
+            if executions is not None:
+                self._check_values(whole.latency, executions)
+        except ImpossibleError as error:
+            return str(error)
+        except DecodeError:
+            return "these bytes are not a measurement"
+        return ""
 
-    def _check_structure(self, message: common_pb2.Measurement) -> int | None:
+    def _check_structure(self, message: common_pb2.Measurement | raw_pb2.Measurement) -> int | None:
         """Everything but the numbers of a latency round; its executions, None for a power trace."""
         if not 0 < len(message.id) <= MAX_ID_LENGTH:
             raise ImpossibleError("a measurement needs an id of at most 64 characters")
@@ -127,7 +111,7 @@ class EvidenceCheck:
 
     # ---- latency ----
 
-    def _check_round(self, part: common_pb2.LatencyRound) -> int:
+    def _check_round(self, part: Any) -> int:
         if part.ended_ns <= part.started_ns:
             raise ImpossibleError("a latency round ends before it starts")
         executions = 0
@@ -160,8 +144,8 @@ class EvidenceCheck:
             raise ImpossibleError(f"path timings: {len(part.block_ns)} times for {rows} rows of {self._slots} slots")
         return paths
 
-    def _check_values(self, part: common_pb2.LatencyRound, executions: Sequence[int]) -> None:
-        """The numbers of one round, or of several that were merged."""
+    def _check_values(self, part: common_pb2.LatencyRound, executions: int) -> None:
+        """The numbers of a round."""
         if len(part.paths.choices):
             self._check_choices(np.asarray(part.paths.choices).reshape(-1, self._layers))
         _check_times("block_ns", part.paths.block_ns, zero=True)

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from google.protobuf.message import DecodeError
 from sqlalchemy.engine import Connection
 
-from lut_store.evidence import MAX_ID_LENGTH, EvidenceCheck
+from lut_store.evidence import EvidenceCheck
+from lut_store.quick import MAX_ID_LENGTH
 from lut_store.records import Encoded, Outcome, StoredMeasurement
 from lut_store.schema import measurements, tasks
-from protos import common_pb2
+from protos import common_pb2, raw_pb2
 from protos.convert import from_message, to_message
 from protos.types import Measurement
 
@@ -68,7 +69,7 @@ def add(
 
 class _Opened(NamedTuple):
     device: str
-    message: common_pb2.Measurement
+    message: raw_pb2.Measurement
     body: bytes
     plain: bool  # PostgreSQL stores no NUL in text, and would refuse the whole batch for it
 
@@ -80,12 +81,12 @@ def _open(device: str, offered: Offered) -> _Opened | None:
     elif isinstance(offered, bytes):
         body = offered
         try:
-            message = common_pb2.Measurement.FromString(body)
+            message = raw_pb2.Measurement.FromString(body)
         except DecodeError:
             return None
     else:
-        message = to_message(offered) if isinstance(offered, Measurement) else offered
-        body = message.SerializeToString()
+        body = (to_message(offered) if isinstance(offered, Measurement) else offered).SerializeToString()
+        message = raw_pb2.Measurement.FromString(body)
     plain = "\0" not in message.id and "\0" not in message.task_id and "\0" not in "".join(message.flags)
     return _Opened(device, message, body, plain)
 
@@ -133,7 +134,7 @@ class _Batch:
         name = part.message.id
         candidate = self.candidates.get(name)
         first = self.bodies[name] if candidate is None else candidate.part.body
-        if first != part.body and common_pb2.Measurement.FromString(first) != part.message:
+        if first != part.body and not _same(first, part.body):
             self._refuse(name, "ALREADY_EXISTS", f"another measurement is already stored as {name}")
         else:
             self.answers.append(Outcome(name, "duplicate") if candidate is None else (candidate, "duplicate"))
@@ -165,6 +166,13 @@ class _Batch:
             if not candidate.problem
         ]
         return sorted(found, key=itemgetter(0))
+
+
+def _same(first: bytes, second: bytes) -> bool:
+    try:
+        return common_pb2.Measurement.FromString(first) == common_pb2.Measurement.FromString(second)
+    except DecodeError:  # the second: what is stored can be read
+        return False
 
 
 def _outcome(candidate: _Candidate, status: str) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from protos import common_pb2
+from protos import raw_pb2
 from protos.types import Measurement, RunSpec
 
 TASK_STATES = ("pending", "leased", "done")
@@ -48,11 +48,11 @@ class Outcome:
 
 
 class Encoded(NamedTuple):
-    """A measurement as a message, and the bytes that it was read from: making them anew would cost as much as
-    reading.
+    """A measurement as a message whose long columns are not decoded, and the bytes that it was read from: making them
+    anew would cost as much as reading.
     """
 
-    message: common_pb2.Measurement
+    message: raw_pb2.Measurement
     body: bytes
 
 

@@ -19,7 +19,7 @@ from coordinator.ingest import Ingest
 from coordinator.received import receive
 from coordinator.sessions import Session
 from lut_store.records import Encoded, Outcome
-from protos import agent_pb2, common_pb2
+from protos import agent_pb2, common_pb2, raw_pb2
 from protos.convert import to_message
 from protos.errors import StorageError
 from protos.types import Device, Measurement
@@ -146,14 +146,14 @@ def test_the_bytes_of_a_measurement_are_those_that_were_sent(ids: bytes, more: b
     raw = agent_pb2.AgentMessage(measurement=message).SerializeToString()
     encoded = receive(raw).measurement()
     assert encoded.body == message.SerializeToString()
-    assert encoded.message == message
+    assert encoded.message == raw_pb2.Measurement.FromString(encoded.body)
     try:
         received = receive(raw + more)  # whatever stands after it, message and bytes belong together
     except DecodeError:
         return
     if received.message.WhichOneof("body") == "measurement":
         encoded = received.measurement()
-        assert common_pb2.Measurement.FromString(encoded.body) == encoded.message
+        assert raw_pb2.Measurement.FromString(encoded.body) == encoded.message
 
 
 # ---- the queue alone ----
@@ -182,7 +182,8 @@ def ignore(_: object) -> None:
 
 def offers(count: int) -> list[Encoded]:
     messages = [message_of(measurement_of("task", ROUND, name=f"m{n}")) for n in range(count)]
-    return [Encoded(message, message.SerializeToString()) for message in messages]
+    bodies = [message.SerializeToString() for message in messages]
+    return [Encoded(raw_pb2.Measurement.FromString(body), body) for body in bodies]
 
 
 def acknowledged(session: Session) -> list[str]:

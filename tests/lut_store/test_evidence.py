@@ -8,8 +8,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lut_store.evidence import MERGED, EvidenceCheck
-from protos import common_pb2
+from lut_store.evidence import EvidenceCheck
+from lut_store.quick import MERGED, QuickCheck
+from protos import common_pb2, raw_pb2
 from protos.convert import from_message, to_message
 from protos.types import Measurement, NetworkTimings, OperatorTimings
 from tests.lut_store.samples import measurement_of, round_of, run_of, trace_of
@@ -19,8 +20,11 @@ RULES = EvidenceCheck(SPEC)
 
 
 def problem_of(message: common_pb2.Measurement) -> str:
-    (problem,) = RULES.problems([message], [message.SerializeToString()])
-    return problem
+    return problems_of([message.SerializeToString()])[0]
+
+
+def problems_of(bodies: list[bytes]) -> list[str]:
+    return RULES.problems([raw_pb2.Measurement.FromString(body) for body in bodies], bodies)
 
 
 ROUND = to_message(measurement_of("t", round_of(SPEC, paths=2), name="round")).SerializeToString()
@@ -79,7 +83,7 @@ def test_many_together_are_judged_as_each_alone(picks: list[int]) -> None:
     kinds[3].latency.order[0] = kinds[3].latency.order[1]
     kinds[4].latency.networks.network[2] = 6
     messages = [kinds[pick] for pick in picks]
-    together = RULES.problems(messages, [message.SerializeToString() for message in messages])
+    together = problems_of([message.SerializeToString() for message in messages])
     assert together == [problem_of(message) for message in messages]
     assert [bool(problem) for problem in together] == [pick in (3, 4) for pick in picks]
 
@@ -157,3 +161,73 @@ def test_a_hostile_list_is_judged_in_reasonable_time() -> None:
     started = time.monotonic()
     assert problem_of(message)
     assert time.monotonic() - started < 30
+
+
+# ---- the quick look at the bytes ----
+
+QUICK = QuickCheck(SPEC)
+ROUNDS = [
+    to_message(measurement_of("t", round_of(SPEC, paths=paths, seed=paths), name=f"r{paths}")).SerializeToString()
+    for paths in (0, 1, 5, 127, 200)
+]
+
+
+def quick(bodies: list[bytes]) -> set[int]:
+    return QUICK.passing([raw_pb2.Measurement.FromString(body) for body in bodies], bodies)
+
+
+def decoded_problem(body: bytes) -> str:
+    """The judgement without the quick look."""
+    return RULES._problem(raw_pb2.Measurement.FromString(body), body)
+
+
+def test_true_rounds_pass_quickly_and_traces_are_left_to_the_other() -> None:
+    assert quick([*ROUNDS, TRACE, *ROUNDS]) == {0, 1, 2, 3, 4, 6, 7, 8, 9, 10}
+    assert quick([]) == set()
+
+
+def test_a_column_in_two_pieces_gets_no_quick_yes() -> None:
+    """Whoever decodes it sees both; the quick look would see the second alone."""
+    more = common_pb2.Measurement()
+    more.latency.paths.block_ns.extend([5] * 7)
+    doubled = ROUNDS[2] + more.SerializeToString()
+    assert quick([doubled]) == set()
+    assert "times for" in problems_of([doubled])[0]
+    again = common_pb2.Measurement.FromString(ROUNDS[2])
+    repeated = common_pb2.Measurement()
+    repeated.latency.paths.block_ns.extend(again.latency.paths.block_ns)
+    assert quick([ROUNDS[2] + repeated.SerializeToString()]) == set()
+
+
+def test_orders_that_fit_together_but_not_alone() -> None:
+    short, long = (common_pb2.Measurement.FromString(ROUNDS[1]) for _ in range(2))
+    moved = short.latency.order.pop()
+    long.latency.order.append(moved)
+    assert quick([short.SerializeToString(), long.SerializeToString()]) == set()
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(ROUNDS[:4]), st.data())
+def test_a_quick_yes_is_a_yes(original: bytes, data: st.DataObject) -> None:
+    body = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        what = data.draw(st.sampled_from(["set", "set", "flip", "insert", "delete", "repeat"]))
+        if what == "set":
+            body[at] = data.draw(st.sampled_from([0, 1, 8, 9, 127, 128, 255]))
+        elif what == "flip":
+            body[at] ^= 1 << data.draw(st.integers(0, 7))
+        elif what == "insert":
+            body[at:at] = data.draw(st.binary(max_size=9))
+        elif what == "delete":
+            del body[at : at + data.draw(st.integers(1, 9))]
+        else:
+            body += body[at : at + data.draw(st.integers(1, 300))]
+    changed = bytes(body)
+    try:
+        raw_pb2.Measurement.FromString(changed)
+    except DecodeError:
+        return
+    if quick([changed]):
+        assert decoded_problem(changed) == ""
+        assert converts(common_pb2.Measurement.FromString(changed))
