@@ -39,7 +39,7 @@ def main() -> None:
             for count, url in urls.items():
                 fill(url, count)
             with coordinator_process(urls[FEW]) as few, coordinator_process(urls[MANY]) as many:
-                record[kind] = _compare(kind, few, many)
+                record[kind] = _compare(kind, few.address, many.address)
     keep("reads", record)
 
 

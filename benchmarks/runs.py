@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from coordinator.cli.connect import Link
 from coordinator.cli.local import local_agent
@@ -55,13 +57,26 @@ def keep(name: str, record: Any) -> Path:
     return path
 
 
+class Serving(NamedTuple):
+    """A server process."""
+
+    address: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU time that it has used so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+
 @contextmanager
-def server_process(command: list[str]) -> Iterator[str]:
-    """A server that prints its address on its first line; ended afterwards. Yields the address."""
+def server_process(command: list[str]) -> Iterator[Serving]:
+    """A server that prints its address on its first line; ended afterwards."""
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
-        yield next(word.rstrip(",") for word in server.stdout.readline().split() if word.startswith("127.0.0.1:"))
+        words = server.stdout.readline().split()
+        yield Serving(next(word.rstrip(",") for word in words if word.startswith("127.0.0.1:")), server.pid)
     finally:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -70,11 +85,11 @@ def server_process(command: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def coordinator_process(url: str) -> Iterator[str]:
-    """`coordinator serve` over a database, as users run it. Yields its address."""
+def coordinator_process(url: str) -> Iterator[Serving]:
+    """`coordinator serve` over a database, as users run it."""
     command = [sys.executable, "-m", "coordinator", "serve", "--listen", "127.0.0.1:0", "--db", url]
-    with server_process(command) as address:
-        yield address
+    with server_process(command) as serving:
+        yield serving
 
 
 @contextmanager
