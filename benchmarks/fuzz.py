@@ -195,7 +195,7 @@ def _valid_um(data: bytes) -> Iterator[Value]:
             continue
         step_v, step_a = UM_STEPS[number]
         v, a, w = volts * step_v, amps * step_a, milliwatts / 1000
-        if abs(v * a - w) <= (v * step_a + a * step_v) / 2 + 0.0015:
+        if abs(v * a - w) <= v * step_a + a * step_v + 0.0015:
             yield round(v, 3), round(a, 4), w
 
 

@@ -63,10 +63,10 @@ def checksum(frame: bytes) -> int:
 
 
 def power_agrees(voltage_v: float, current_a: float, power_w: float, model: Model) -> bool:
-    """V · I is W within half a step of each and a milliwatt: the values that were seen of real meters (sigrok,
-    rdserialtool, umxxc-parser) agree to the last digit.
+    """V · I is W within one step of each and a milliwatt. What was seen of real meters (sigrok, rdserialtool,
+    umxxc-parser) agrees to the last digit; a clone may round on its own.
     """
-    slack_w = (voltage_v * model.current_step_a + current_a * model.voltage_step_v) / 2 + 0.0015
+    slack_w = voltage_v * model.current_step_a + current_a * model.voltage_step_v + 0.0015
     return abs(voltage_v * current_a - power_w) <= slack_w
 
 
