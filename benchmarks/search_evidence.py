@@ -51,7 +51,7 @@ class Size:
     trainings: int  # of every architecture
 
 
-SHORT, LONG = Size(5, 3, 1), Size(10, 6, 3)
+SHORT, LONG = Size(5, 3, 1), Size(20, 6, 3)
 
 
 def space_of(name: str) -> SearchSpace:
@@ -164,27 +164,28 @@ def scores(lut: Lut, seed: int) -> Array:
 
 def against_random(size: Size) -> dict[str, object]:
     """Paired: the best sum of θ within the budget of a median network, and random children of its cost."""
-    lut = board("digits-small", "rpi3b").lut
-    all_choices = every_choice(lut.space)
-    all_costs = lut.predict(all_choices)
-    budget = np.median(all_costs, axis=0)
-    rows = []
-    for seed in range(size.seeds):
-        best = minimise(-scores(lut, seed), Costs.from_lut(lut), Budgets(*budget.tolist()))
-        cost = np.array([best.latency_s, best.energy_j])
-        near = (np.abs(all_costs / cost - 1) < NEAR).all(axis=1) & (all_choices != np.array(best.choices)).any(axis=1)
-        rng = np.random.default_rng(seed)
-        drawn = rng.choice(np.flatnonzero(near), size.random_children, replace=False)
-        own = trained("digits-small", best.choices, seed)[1]
-        others = [trained("digits-small", all_choices[index].tolist(), seed)[1] for index in drawn]
-        rows.append({"searched": own, "random": others, "same_cost": int(near.sum()), "choices": best.choices})
-        print(f"seed {seed}: searched {own:.3f}, random {np.mean(others):.3f}", flush=True)
-    gain = np.array([row["searched"] - np.mean(row["random"]) for row in rows])  # type: ignore[operator]
+    rows = [pair(seed, size.random_children) for seed in range(size.seeds)]
+    gain = np.array([searched - np.mean(others) for searched, others in rows])
     low, high = mean_interval(gain)
     print(
         f"searched − random of the same cost: {100 * gain.mean():+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
     )
     return {"gain": float(gain.mean()), "interval": [low, high], "seeds": rows}
+
+
+def pair(seed: int, count: int) -> tuple[float, list[float]]:
+    """Accuracy of a searched child, and of `count` random ones of its cost."""
+    lut = board("digits-small", "rpi3b").lut
+    choices = every_choice(lut.space)
+    costs = lut.predict(choices)
+    best = minimise(-scores(lut, seed), Costs.from_lut(lut), Budgets(*np.median(costs, axis=0).tolist()))
+    near = (np.abs(costs / np.array([best.latency_s, best.energy_j]) - 1) < NEAR).all(axis=1)
+    near &= (choices != np.array(best.choices)).any(axis=1)
+    drawn = np.random.default_rng(seed).choice(np.flatnonzero(near), count, replace=False)
+    searched = trained("digits-small", best.choices, seed)[1]
+    others = [trained("digits-small", choices[index].tolist(), seed)[1] for index in drawn]
+    print(f"seed {seed}: searched {searched:.3f}, random {np.mean(others):.3f}", flush=True)
+    return searched, others
 
 
 def mean_interval(values: Array) -> tuple[float, float]:

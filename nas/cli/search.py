@@ -177,11 +177,12 @@ def derive(
 
 
 def _print_child(lut: Lut, records: list[dict[str, object]]) -> None:
-    rows = table("", "latency", "energy")
-    for record in records:
+    rows, names = table("child", "latency", "energy"), []
+    for number, record in enumerate(records):
         choices = record["choices"]
         assert isinstance(choices, list)
-        rows.add_row(names_of(lut.space, choices), f"{record['latency_s']:.6g} s", f"{record['energy_j']:.6g} J")
-    for part in (lut.reference, notice(lut), rows):
+        rows.add_row(str(number), f"{record['latency_s']:.6g} s", f"{record['energy_j']:.6g} J")
+        names.append(f"{number}: {names_of(lut.space, choices)}")
+    for part in (lut.reference, notice(lut), rows, *names):
         if part:
             console().print(part)
