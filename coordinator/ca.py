@@ -6,7 +6,7 @@ request asks for is ignored. The key of the authority never leaves its folder.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -177,8 +177,8 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _time(wall_s: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
+def _time(wall_s: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(wall_s, dt.UTC)
 
 
 def _ca_usage() -> x509.KeyUsage:

@@ -76,8 +76,8 @@ def _authority(token: Token) -> bytes:
         raise BadInputError(f"what answers at {token.enrol_address} sends no certificate") from error
     if hashlib.sha256(der).hexdigest() != token.fingerprint:
         raise BadInputError(
-            f"what answers at {token.enrol_address} is not the coordinator that made this token: the fingerprint of its "
-            "authority is another. Nothing was sent to it"
+            f"what answers at {token.enrol_address} is not the coordinator that made this token: the fingerprint of "
+            "its authority is another. Nothing was sent to it"
         )
     return pem.encode()
 
