@@ -45,7 +45,7 @@ class Board:
         self._writer = SummaryWriter(str(folder), purge_step=first if first else None)
         if not first:
             names = "".join(f"\n- column {column}: {name}" for column, name in enumerate(space.op_names))
-            text = f"Rows: layers, the first on top. Dark blue: 0, yellow: 1, grey: not allowed.\n{names}"
+            text = f"Rows: layers, the first on top. Dark violet: 0, yellow: 1, grey: not allowed.\n{names}"
             self._writer.add_text("θ/how to read the picture", text, 0)
 
     def add(self, epoch: Epoch, probabilities: Array, allowed: BoolArray) -> None:

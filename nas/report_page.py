@@ -180,7 +180,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #d9dee3; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: #52606d; font-weight: 600; }
 td.long { white-space: normal; text-align: left; min-width: 24rem; font-size: .8rem; }
-figure { margin: 1.5rem 0; } figure img { max-width: 100%; } figcaption { color: #52606d; }
+figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; } figcaption { color: #52606d; }
 .notice { background: #fff4d6; padding: .5rem .8rem; }
 """
 HEADS = {
@@ -244,7 +244,7 @@ def _sentences(summary: Mapping[str, Any], words: Words) -> list[str]:
         lines.append(_agreement(name, Agreement(**found)))
     if summary["missing"]:
         lines.append(f"Not done: trials {_numbers([entry['trial'] for entry in summary['missing']])}.")
-    lines.append(f"Accuracy is {html.escape(words.accuracy)}. LUT digest {summary['lut_digest'][:16]}.")
+    lines.append(f"Accuracies in the figures: {html.escape(words.accuracy)}. LUT digest {summary['lut_digest'][:16]}.")
     return lines
 
 
