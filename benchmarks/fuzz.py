@@ -334,11 +334,14 @@ _RAILS = ("3V7_WL_SW", "3V3_SYS", "1V8_SYS", "DDR_VDD2", "DDR_VDDQ", "1V1_SYS", 
 _RAILS += ("3V3_ADC", "0V8_AON", "HDMI")
 
 
+_RAIL_LINE = re.compile(rb"(?m)^\r* *(\w+)_([AV]) +(?:current|volt)\(\d+\)=(-?\d+\.\d+)\2 *\r*$")
+
+
 def _valid_pmic(data: bytes) -> Iterator[Value]:
     """The sets between two last lines; a damaged one counts when all its rails are there."""
     for text in data.split(b"BATT_V"):
         found: dict[tuple[bytes, bytes], float] = {}
-        for rail, unit, number in re.findall(rb"(?m)^ *(\w+)_([AV]) (?:current|volt)\(\d+\)=(-?\d+\.\d+)[AV]$", text):
+        for rail, unit, number in _RAIL_LINE.findall(text):
             found[rail, unit] = float(number)
         amps = {rail for rail, unit in found if unit == b"A"}
         if len(amps) == len(_RAILS) and all((rail, b"V") in found for rail in amps):

@@ -29,7 +29,7 @@ MODEL = "board rails"
 INPUT_RAIL, LAST_RAIL = "EXT5V", "BATT"  # volts only
 RAILS = 12
 NOMINAL_V = 5.0
-_LINE = re.compile(r"(\w+)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+\.\d+)\2")
+_LINE = re.compile(r"(\w+)_([AV]) +(?:current|volt)\(\d+\)=(-?\d+\.\d+)\2", re.ASCII)
 _LAST_LINE = re.compile(rb"(?:^|\n) *BATT_V volt\(\d+\)=-?\d+\.\d+V\Z")
 
 
@@ -49,7 +49,7 @@ class PmicDecoder(LineDecoder):
         return super().feed(data + b"\n" if _LAST_LINE.search(self._tail + data) else data)
 
     def _line(self, line: str) -> Sequence[Reading] | str:
-        line = line.strip()
+        line = line.strip(" ")
         match = _LINE.fullmatch(line)
         if line and match is None:
             self._clear()
@@ -70,7 +70,7 @@ class PmicDecoder(LineDecoder):
         if not volts and not amps:
             return ()
         paired = [rail for rail in amps if rail in volts]
-        if len(paired) != RAILS or len(amps) != RAILS:
+        if len(paired) != RAILS or len(amps) != RAILS or set(volts) - set(amps) - {INPUT_RAIL, LAST_RAIL}:
             return f"set with {len(paired)} rails instead of {RAILS}"
         power_w = sum(volts[rail] * amps[rail] for rail in paired)
         voltage_v = volts.get(INPUT_RAIL, NOMINAL_V)
