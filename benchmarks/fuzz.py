@@ -346,8 +346,9 @@ def _valid_pmic(data: bytes) -> Iterator[Value]:
         amps = {rail for rail, unit in found if unit == b"A"}
         if len(amps) == len(_RAILS) and all((rail, b"V") in found for rail in amps):
             watts = sum(found[rail, b"A"] * found[rail, b"V"] for rail in amps)
-            volts = found.get((b"EXT5V", b"V"), 5.0)
-            yield volts, watts / volts, watts
+            volts = found.get((b"EXT5V", b"V"), 0.0)
+            if volts > 0:
+                yield volts, watts / volts, watts
 
 
 DRIVERS = (

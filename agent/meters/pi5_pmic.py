@@ -7,9 +7,9 @@ Configuration to paste (nothing to connect; the user must be in the group `video
 Options: `rate_hz` (10; each reading starts a process and loads the measured processor itself).
 
 This is the power of the board's rails, *not* of its input: converter losses and everything on USB are missing, and
-`current_a` is that of a single 5 V line which would carry the same power. The meter is called "board rails" wherever
-it appears. Never mix its tables with those of an input meter. Rails are paired by name, as their numbers change
-between firmwares.
+`current_a` is that of a single line at the input's voltage which would carry the same power. The meter is called
+"board rails" wherever it appears. Never mix its tables with those of an input meter. Rails are paired by name, as
+their numbers change between firmwares.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ COMMAND = ("vcgencmd", "pmic_read_adc")
 MODEL = "board rails"
 INPUT_RAIL, LAST_RAIL = "EXT5V", "BATT"  # volts only
 RAILS = 12
-NOMINAL_V = 5.0
 _LINE = re.compile(r"(\w+)_([AV]) +(?:current|volt)\(\d+\)=(-?\d+\.\d+)\2", re.ASCII)
 _LAST_LINE = re.compile(rb"(?:^|\n) *BATT_V volt\(\d+\)=-?\d+\.\d+V\Z")
 
@@ -73,7 +72,7 @@ class PmicDecoder(LineDecoder):
         if len(paired) != RAILS or len(amps) != RAILS or set(volts) - set(amps) - {INPUT_RAIL, LAST_RAIL}:
             return f"set with {len(paired)} rails instead of {RAILS}"
         power_w = sum(volts[rail] * amps[rail] for rail in paired)
-        voltage_v = volts.get(INPUT_RAIL, NOMINAL_V)
+        voltage_v = volts.get(INPUT_RAIL, 0.0)
         if voltage_v <= 0:
             return "set without an input voltage"
         return (Reading(voltage_v, power_w / voltage_v, power_w, model=MODEL),)
