@@ -22,7 +22,7 @@ setup: ## .venv with everything in it, torch as a CPU build; quick when it is al
 demo: setup ## Profile this machine with an emulated meter into demo/ (at most 3 minutes)
 	@$(BIN)/python scripts/demo.py
 
-hanna: setup ## HANNA from two emulated Pi 3B to a measured, reported network, into hanna/ (at most 15 minutes)
+hanna: setup ## HANNA from two emulated Pi 3B to a measured, reported network, into hanna/
 	@scripts/hanna_path.sh hanna
 
 test: setup ## All tests, a file per core at a time (ARGS="-k name -x" goes to pytest)
