@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, and only single methods need them
     from lut_store.tensors import LutTensors
 
 METRICS = ("latency", "energy")  # the columns of a prediction, in this order
+LATEST_WALL_S = 1e11  # the year 5138: every platform can still write it as a date
 
 
 class BadChoiceError(BadInputError, ValueError):
@@ -67,6 +68,10 @@ class Lut:
             raise ValueError(f"the configuration names space {self.configuration.space}, not {self.space.name}")
         if self.version < 0:
             raise ValueError(f"version is {self.version}; it must not be negative")
+        if not 0 <= self.created_wall_s <= LATEST_WALL_S:  # NaN is refused too
+            raise ValueError(
+                f"created_wall_s is {self.created_wall_s:g}; it must be seconds since 1970, at most {LATEST_WALL_S:g}"
+            )
         for name in METRICS:
             self._check_metric(name, getattr(self, name))
         for cell in self.flags:

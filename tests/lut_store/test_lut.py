@@ -394,3 +394,10 @@ def test_the_package_offers_the_lut() -> None:
     assert lut_store.Lut is Lut
     with pytest.raises(AttributeError, match="nothing"):
         _ = lut_store.nothing
+
+
+@pytest.mark.parametrize("when", [1e300, float("nan"), float("inf"), -1.0, 1.1e11])
+def test_a_time_that_is_no_date_is_refused(when: float) -> None:
+    with pytest.raises(ValueError, match="created_wall_s is .* must be seconds since 1970"):
+        lut_of(created_wall_s=when)
+    assert lut_of(created_wall_s=1e11).created_wall_s == 1e11
