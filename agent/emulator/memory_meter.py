@@ -4,6 +4,8 @@ time.
 
 from __future__ import annotations
 
+import threading
+
 from agent.emulator.model import MeterModel
 from agent.meters.base import Clock
 from agent.meters.sampling import Freshness, SampleBuffer
@@ -29,6 +31,7 @@ class InMemoryMeter:
         self._streaming = streaming
         self._buffer = SampleBuffer(Freshness(0.0 if streaming else update_s, 0.2 * self._period_ns * 1e-9))
         self._due_ns: int | None = None
+        self._lock = threading.Lock()  # closed while a thread that was given up still polls
         self.info = MeterInfo(kind, "memory", kind.upper(), rate_hz=1 / update_s, emulated=True)
         now_s = clock.now_ns() * 1e-9
         self._origin_s = now_s - (model.reading(now_s).device_time_s or 0.0)  # when the meter's own time began
@@ -39,7 +42,8 @@ class InMemoryMeter:
 
     def stop(self) -> None:
         self._poll()
-        self._due_ns = None
+        with self._lock:
+            self._due_ns = None
 
     def take(self) -> tuple[MeterSamples, tuple[str, ...]]:
         self._poll()
@@ -49,15 +53,21 @@ class InMemoryMeter:
         self.stop()
 
     def _poll(self) -> None:
-        if self._due_ns is None:
-            return
+        with self._lock:
+            self._due_ns = self._polled(self._due_ns)
+
+    def _polled(self, due_ns: int | None) -> int | None:
+        """Take what has come since `due_ns`; when the next one is due."""
+        if due_ns is None:
+            return None
         now_ns = self._clock.now_ns()
         if self._streaming:
             for reading in self._model.update(now_ns * 1e-9):
                 t_ns = round((self._origin_s + (reading.device_time_s or 0.0)) * 1e9)
-                if t_ns >= self._due_ns:
+                if t_ns >= due_ns:
                     self._buffer.add(t_ns, reading)
-            return
-        while self._due_ns <= now_ns:
-            self._buffer.add(self._due_ns, self._model.reading(self._due_ns * 1e-9))
-            self._due_ns += self._period_ns
+            return due_ns
+        while due_ns <= now_ns:
+            self._buffer.add(due_ns, self._model.reading(due_ns * 1e-9))
+            due_ns += self._period_ns
+        return due_ns

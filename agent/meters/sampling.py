@@ -76,20 +76,27 @@ class DeviceTime:
     """
 
     WINDOW_S = 10.0
-    JUMP_S = 2.0  # an offset that differs by more means that the meter's clock was set or restarted
+    JUMP_S = 2.0  # a sample that comes so much too early means that the meter's clock was set
 
     def __init__(self) -> None:
         self._before_s = self._now_s = math.inf  # least offset of the last window and of this one
+        self._last_s = -math.inf  # newest device time
         self._window_end_s = -math.inf  # in host time
         self.residual_s = 0.0
         self.jumps = 0
 
     def observe(self, device_s: float, arrival_ns: int) -> None:
-        """A sample of this device time came now; of several that came together the newest counts most."""
+        """A sample of this device time came now; of several that came together the newest counts most.
+
+        One that comes late was held up on its way, however long; a clock was set or restarted when it goes back, or
+        when a sample comes before its time.
+        """
         arrival_s = arrival_ns * 1e-9
         offset_s = arrival_s - device_s
         known_s = min(self._before_s, self._now_s)
-        if math.isfinite(known_s) and abs(offset_s - known_s) > self.JUMP_S:
+        back = device_s < self._last_s
+        self._last_s = device_s
+        if math.isfinite(known_s) and (back or offset_s < known_s - self.JUMP_S):
             self.jumps += 1
             self._before_s = self._now_s = math.inf
         if arrival_s >= self._window_end_s:

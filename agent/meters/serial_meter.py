@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import serial
 from agent.meters.base import Clock, Decoder, Reading
 from agent.meters.counters import EnergyCheck
 from agent.meters.errors import OtherMeterError
-from agent.meters.ports import PORT_ERRORS, is_pseudo_terminal, open_port
+from agent.meters.ports import PORT_ERRORS, READ_S, is_pseudo_terminal, open_port
 from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter, far_beyond
 from agent.meters.spec import MeterSpec
 from agent.meters.trouble import no_reading
@@ -25,6 +26,10 @@ QUIET_S = 0.2  # a reply that pauses for this long will not be completed
 RETRY_S = 0.5  # between attempts to open a port that was lost
 SLACK = 0.2  # share of the reading period by which a reader may come early
 BATCH_S = 0.02  # of samples that carry the meter's own time; well within the 4 kB that a port holds
+MOST_BYTES = 1 << 16  # heard at once; a line of a fast meter holds 4 kB and is filled again meanwhile
+SLICE_S = 0.05  # of listening, in which a meter's clock and ours are compared
+AHEAD_S = 0.02  # that a meter's clock may gain in a slice beyond half of it
+CATCH_UP_S = 5.0  # a backlog that lasts longer is no backlog
 SEEN_BYTES = 4096  # of what a port said while the meter did not answer, kept to find out who speaks there
 SWITCHED_OFF_S = 5.0  # of requests without any answer: more than a bad link
 SWITCHED_OFF = ": was it switched off, or is it out of reach?"
@@ -99,6 +104,7 @@ class _Link:
         self.driver = driver
         self.stopping = stopping
         self.decoder = driver.make_decoder()
+        self._is_socket = str(port.port).startswith("socket://")
         self._seen = bytearray()
 
     def first_reading(self) -> Reading | None:
@@ -145,8 +151,15 @@ class _Link:
     def hear(self) -> list[Reading]:
         """What a streaming meter has said, after waiting for it a little."""
         data = self._read(1)
-        waiting = self.port.in_waiting
-        return self.decoder.feed(data + self._read(waiting) if waiting else data)
+        if data and self._is_socket:  # it cannot say how much there is: take what comes without waiting
+            self.port.timeout = 0
+            try:
+                data += self._read(MOST_BYTES)
+            finally:
+                self.port.timeout = READ_S
+        while not self._is_socket and len(data) < MOST_BYTES and (waiting := self.port.in_waiting):
+            data += self._read(waiting)
+        return self.decoder.feed(data)
 
     def _hear(self, deadline: float) -> Reading | None:
         while time.monotonic() < deadline and not self.stopping.is_set():
@@ -237,6 +250,7 @@ class SerialMeter(SamplingMeter):
     def _listen(self, link: _Link) -> None:
         device_time = DeviceTime()
         link.begin()
+        self._catch_up(link)
         self._reported = link.decoder.rejected.copy()  # what was cut off by beginning is no loss
         heard = time.monotonic()
         silent = timed = False
@@ -255,6 +269,24 @@ class SerialMeter(SamplingMeter):
         if device_time.jumps:
             self.buffer.lose("the meter's clock jumped", device_time.jumps)
         link.end()
+
+    def _catch_up(self, link: _Link) -> None:
+        """Drop what piled up while nobody read: a meter that always speaks has said it long ago, and would now say it
+        faster than it was measured.
+        """
+        if link.driver.start_commands:
+            return
+        deadline_s = time.monotonic() + CATCH_UP_S
+        device_s = began_s = math.nan
+        while time.monotonic() < deadline_s and not self._stopping.wait(SLICE_S):
+            readings = link.hear()
+            now_s = self.clock.now_ns() * 1e-9
+            newest_s = readings[-1].device_time_s if readings else None
+            if newest_s is None:  # nothing waits, or it has no clock of its own
+                return
+            if newest_s - device_s <= 1.5 * (now_s - began_s) + AHEAD_S:
+                return
+            device_s, began_s = newest_s, now_s
 
     def _take(self, readings: list[Reading], device_time: DeviceTime) -> bool:
         """Add what came together; whether it carries the meter's own time."""
