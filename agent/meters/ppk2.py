@@ -10,7 +10,8 @@ and stays so), `vdd_mv` (5000), `rate_hz` (100: means over 1000 samples each; up
 
 Sample: u32 with 14 bits of ADC, 3 of range, 6 of counter, 8 of logic inputs; calibration comes as text (`Key: value`
 until END). Nordic's software replaces three samples after each change of range by a rolling mean; so does this
-(IRNAS/ppk2-api-python, pc-nrfconnect-ppk).
+(IRNAS/ppk2-api-python, pc-nrfconnect-ppk). The decoder apart from a port (`ppk2?block=1`: means over so many samples)
+takes that text at the beginning of its stream, and the text's VDD where `vdd_mv` is not given.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import serial
 
 from agent.meters.base import Clock, Meter
 from agent.meters.ports import PORT_ERRORS, is_pseudo_terminal, open_port
-from agent.meters.ppk2_samples import SAMPLE_HZ, Calibration, Ppk2Decoder
+from agent.meters.ppk2_samples import SAMPLE_HZ, VDD_MV, VDD_RANGE_MV, Calibration, Ppk2Decoder
 from agent.meters.sampling import DeviceTime, Freshness, Limits, SampleBuffer, SamplingMeter
 from agent.meters.spec import MeterSpec
 from protos.errors import BadInputError
@@ -33,7 +34,7 @@ from protos.types import MeterInfo
 METADATA, AMPERE, SOURCE, START, STOP = b"\x19", b"\x11\x01", b"\x11\x02", b"\x06", b"\x07"
 POWER_ON = b"\x0c\x01"
 REGULATOR = b"\x0d"  # and the voltage in mV, big-endian
-SOURCE_MV, AMPERE_MV = 5000, 5500  # most that the kit supplies, and bears
+SOURCE_MV, AMPERE_MV = 5000, VDD_RANGE_MV[1]  # most that the kit supplies, and bears
 SILENT_S = 1.0
 RETRY_S = 0.5
 BATCH_S = 0.004  # 1.6 kB: the port must not overflow
@@ -42,7 +43,9 @@ Kit = tuple[serial.Serial, Calibration]
 
 def decoder(kind: str, options: Mapping[str, str]) -> Ppk2Decoder:
     spec = MeterSpec(kind, "", options)
-    return Ppk2Decoder(None, spec.number("vdd_mv", 5000.0, 800.0, AMPERE_MV), round(spec.number("block", 100, 1, 1e6)))
+    spec.only("block", "vdd_mv")
+    vdd_mv = spec.number("vdd_mv", VDD_MV, *VDD_RANGE_MV) if "vdd_mv" in options else None
+    return Ppk2Decoder(None, vdd_mv, round(spec.number("block", 1, 1, 1e6)))
 
 
 def open_meter(spec: MeterSpec, clock: Clock) -> Meter:

@@ -25,7 +25,14 @@ ALPHA, ALPHA_TOP = 0.18, 0.06  # of the rolling means below and in range 4
 MANY_LOST = 31  # samples; more look like a counter that went back, because bytes were taken for a sample
 SPIKE = 3  # samples replaced after a change of range
 MEMORY = 200  # samples after which the slower mean has forgotten all but 4e-6
+_ROWS = ("R", "GS", "GI", "O", "S", "I", "UG")
 _KEY = re.compile(r"(UG|GS|GI|R|O|S|I)([0-4])")
+_KEYS = (b"Calibrated", b"VDD", b"HW", b"mode", b"IA", *(f"{k}{n}".encode() for k in _ROWS for n in range(RANGES)))
+_TEXT_END = re.compile(rb"(?:^|\n)END(\r?\n|(?=[^\r\n]))")
+_NO_TEXT = re.compile(rb"[^\t\r\n -~]")
+TEXT_BYTES = 4096  # more than the kit's text ever has
+VDD_MV = 5000.0  # where neither text nor caller says otherwise
+VDD_RANGE_MV = (800.0, 5500.0)
 _DEFAULT_OHM = (1031.64, 101.65, 10.15, 0.94, 0.043)
 
 
@@ -46,6 +53,7 @@ class Calibration:
     ug: tuple[float, ...] = field(default_factory=lambda: _same(1.0))
     calibrated: bool = False
     hardware: str = ""
+    vdd_mv: float | None = None  # that the kit says to be set to
 
     @classmethod
     def parse(cls, text: str) -> Calibration:
@@ -64,7 +72,50 @@ class Calibration:
                 rows[match[1].lower()][int(match[2])] = number
         calibrated = words.get("Calibrated", "0") not in ("", "0")
         r, gs, gi, o, s, i, ug = (tuple(row) for row in rows.values())
-        return cls(r, gs, gi, o, s, i, ug, calibrated, words.get("HW", ""))
+        return cls(r, gs, gi, o, s, i, ug, calibrated, words.get("HW", ""), _voltage_mv(words.get("VDD", "")))
+
+
+def _voltage_mv(text: str) -> float | None:
+    try:
+        vdd_mv = float(text)
+    except ValueError:
+        return None
+    return vdd_mv if VDD_RANGE_MV[0] <= vdd_mv <= VDD_RANGE_MV[1] else None
+
+
+class _Beginning:
+    """Parts the calibration text, with which a stream may begin, from the samples behind it."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self.ended = False
+
+    def take(self, data: bytes) -> tuple[str, bytes]:
+        """(text once it is whole, bytes of samples). What can no longer be such a text is samples."""
+        self._head += data
+        head = bytes(self._head)
+        end = _TEXT_END.search(head)
+        text = head[: end.end()] if end else head
+        if not _may_be_text(text):
+            self.ended = True
+            return "", head
+        if end is None:
+            return "", b""
+        self.ended = True
+        return text.decode("ascii"), head[end.end() :]
+
+    def drop(self) -> int:
+        """Forget what has come of a text; how many bytes."""
+        size = len(self._head)
+        self._head.clear()
+        return size
+
+
+def _may_be_text(head: bytes) -> bool:
+    """Whether these are the first bytes of a calibration text, or all of one."""
+    key, colon, _ = head.lstrip().partition(b":")
+    known = key.rstrip() in _KEYS if colon else any(word.startswith(key.rstrip()) for word in _KEYS)
+    return known and len(head) <= TEXT_BYTES and not _NO_TEXT.search(head)
 
 
 class _Scan:
@@ -104,16 +155,19 @@ class _Scan:
 
 
 class Ppk2Decoder(Decoder):
-    """Samples → means over `block` of them; `feed_array` gives every sample.
+    """Samples → readings, each the mean of `block` of them; `feed_array` gives every sample.
 
-    The counter in each sample shows where samples begin and how many were lost (modulo 64).
+    The counter in each sample shows where samples begin and how many were lost (modulo 64). Without a `calibration`
+    the stream may begin with the kit's text, which then is the calibration; its VDD is the voltage unless `vdd_mv` is
+    given.
     """
 
-    def __init__(self, calibration: Calibration | None = None, vdd_mv: float = 5000.0, block: int = 100) -> None:
+    def __init__(self, calibration: Calibration | None = None, vdd_mv: float | None = None, block: int = 1) -> None:
         super().__init__()
-        self.calibration = calibration or Calibration()
-        self.vdd_v = vdd_mv / 1000
+        self._beginning = _Beginning() if calibration is None else None
+        self._given_mv = vdd_mv
         self._block = block
+        self._calibrate(calibration or Calibration())
         self._buffer = bytearray()
         self._expected: int | None = None  # counter of the next sample
         self._searching = False
@@ -121,8 +175,24 @@ class Ppk2Decoder(Decoder):
         self._rest: tuple[Array, Array] = _nothing()  # times and currents that do not fill a block yet
         self._skipped = 0  # bytes in search of the samples
         self._slipped = False  # what comes next was found after such a search
+        self._has_slipped = False  # ever: the link is a bad one
         self._doubtful = False  # the last sample of the piece before should not have been given
         self._forget()
+
+    def _calibrate(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.vdd_v = (self._given_mv or calibration.vdd_mv or VDD_MV) / 1000
+
+    def _after_text(self, data: bytes) -> bytes:
+        """What of `data` (and of what was held back) belongs to samples."""
+        if self._beginning is None:
+            return data
+        text, samples = self._beginning.take(data)
+        if text:
+            self._calibrate(Calibration.parse(text))
+        if self._beginning.ended:
+            self._beginning = None
+        return samples
 
     def _forget(self) -> None:
         self._past: list[float] = []  # the last raw currents, for the rolling means
@@ -130,13 +200,19 @@ class Ppk2Decoder(Decoder):
         self._spike: tuple[int, float] | None = None  # which sample after a change of range comes next, and the mean
 
     def feed(self, data: bytes) -> list[Reading]:
+        """The readings of the blocks that `data` completes; an unfinished block waits for its other samples.
+
+        A block of several samples also waits for the one behind it, which shows that its last sample belongs to the
+        stream. With a block of 1 every sample is given at once, as by `feed_array`, until the stream has slipped once:
+        from then on the last sample waits too, and comes with the next ones.
+        """
         import numpy as np
 
         new = self._samples(data)
         kept = len(self._rest[0]) - (1 if self._doubtful and len(self._rest[0]) else 0)
         times, currents = (np.concatenate((old[:kept], more)) for old, more in zip(self._rest, new, strict=True))
-        # The last sample waits until the next one shows that it belongs to the stream.
-        whole = max(0, len(times) - 1) // self._block * self._block
+        waiting = 1 if self._block > 1 or self._has_slipped else 0
+        whole = max(0, len(times) - waiting) // self._block * self._block
         self._rest = (times[whole:], currents[whole:])
         means = [part[:whole].reshape(-1, self._block).mean(axis=1).tolist() for part in (times, currents)]
         return [
@@ -162,7 +238,7 @@ class Ppk2Decoder(Decoder):
         """
         import numpy as np
 
-        self._buffer += data
+        self._buffer += self._after_text(data)
         raw = np.frombuffer(bytes(self._buffer), np.uint8)
         self._doubtful = False
         stretches: list[tuple[Array, Array]] = []
@@ -222,6 +298,7 @@ class Ppk2Decoder(Decoder):
                 self.rejected["lost sample"] += lost
             self._index += lost
             self._slipped = self._skipped > 0 or lost > MANY_LOST
+            self._has_slipped = self._has_slipped or self._slipped
             if self._slipped:  # the first half of this sample may belong to another one
                 self.rejected["byte outside a sample"] += SAMPLE_BYTES
                 self._index += 1
@@ -230,8 +307,9 @@ class Ppk2Decoder(Decoder):
         return found, scan.length(found)
 
     def reset(self) -> None:
-        if self._buffer:
-            self.rejected["byte outside a sample"] += len(self._buffer)
+        dropped = len(self._buffer) + (self._beginning.drop() if self._beginning else 0)
+        if dropped:
+            self.rejected["byte outside a sample"] += dropped
             self._buffer.clear()
         self._expected, self._searching = None, True
         self._rest = _nothing()

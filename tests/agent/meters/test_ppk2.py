@@ -13,7 +13,7 @@ from agent.emulator.meters.ppk2 import encode, metadata
 from agent.meters import decoder, open_meter
 from agent.meters.ppk2_samples import ALPHA, ALPHA_TOP, Calibration, Ppk2Decoder
 from protos.errors import BadInputError
-from tests.agent.meters.helpers import StepSupply, WallClock, wait_for
+from tests.agent.meters.helpers import StepSupply, WallClock, feed_in_pieces, wait_for
 
 SAMPLE = bytes.fromhex("e8830005")  # ADC 1000, range 2, counter 0
 
@@ -27,9 +27,46 @@ def test_one_sample() -> None:
     (time_s,), (voltage_v,), (current_a,) = Ppk2Decoder().feed_array(SAMPLE)
     assert (time_s, voltage_v) == (0.0, 5.0)
     assert current_a == pytest.approx(4.3296e-3, rel=1e-4)
-    assert decoder("ppk2?block=1").feed(SAMPLE) == []  # the next one must show that it was no accident
-    (reading,) = decoder("ppk2?block=1").feed(words([2, 2]))
-    assert reading.power_w == pytest.approx(5.0 * current_a)
+    for spec in ("ppk2", "ppk2?block=1"):
+        (reading,) = decoder(spec).feed(SAMPLE)
+        assert (reading.voltage_v, reading.current_a) == (5.0, current_a)
+        assert reading.power_w == pytest.approx(5.0 * current_a)
+    assert decoder("ppk2?block=2").feed(words([2, 2])) == []  # the next one must show that they were no accident
+
+
+TEXT = b"Calibrated: 0\nR0: 1003.3506\nR2: 20.3\nGI2: -nan\nO2: 0\nVDD: 3741\nHW: 9173\nmode: 2\nIA: 56\nEND\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.lists(st.integers(0, 200)), ending=st.sampled_from([b"\n", b"\r\n"]))
+def test_a_stream_may_begin_with_the_calibration_text(cuts: list[int], ending: bytes) -> None:
+    data = TEXT.replace(b"\n", ending) + words([2] * 10)
+    target = decoder("ppk2")
+    readings = feed_in_pieces(target, data, cuts)
+    assert {(r.voltage_v, round(r.current_a, 9)) for r in readings} == {(3.741, round(4000 * 1.8 / 163840 / 20.3, 9))}
+    assert len(readings) == 10
+    assert not target.rejected
+
+
+def test_the_voltage_that_is_given_counts_more_than_the_texts() -> None:
+    (reading,) = decoder("ppk2?vdd_mv=4200").feed(TEXT + SAMPLE)
+    assert reading.voltage_v == 4.2
+    assert decoder("ppk2").feed(TEXT.replace(b"3741", b"99999") + SAMPLE)[0].voltage_v == 5.0
+    assert decoder("ppk2").feed(TEXT.removesuffix(b"\n") + SAMPLE)[0].voltage_v == 3.741  # no line end
+    _, (voltage_v,), _ = decoder("ppk2").feed_array(TEXT + SAMPLE)
+    assert voltage_v == 3.741
+
+
+def test_what_only_looks_like_text_is_samples() -> None:
+    printable = b"".join(bytes((0x43, 0x61, k << 2, 0x6C)) for k in range(8, 24))  # every byte is a character
+    assert len(decoder("ppk2").feed(printable)) == 16
+    target = decoder("ppk2")
+    target.feed(b"R0: " + b"1" * 5000)
+    assert sum(target.rejected.values()) > 4900  # no text is so long
+    cut = decoder("ppk2")
+    cut.feed(TEXT[:30])
+    cut.reset()
+    assert cut.rejected == {"byte outside a sample": 30}
 
 
 def test_calibration_text() -> None:
@@ -49,7 +86,7 @@ def test_the_formula_with_every_factor() -> None:
 
 
 def test_blocks_are_means_with_their_mean_time() -> None:
-    readings = decoder("ppk2").feed(encode(0.3, 0, 250))
+    readings = decoder("ppk2?block=100").feed(encode(0.3, 0, 250))
     assert [r.device_time_s for r in readings] == [pytest.approx(49.5e-5), pytest.approx(149.5e-5)]
     assert readings[0].current_a == pytest.approx(0.3, rel=0.01)
 
