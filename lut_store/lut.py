@@ -184,13 +184,17 @@ class Lut:
         choices: whole numbers (N, L), a candidate's position for every layer. Returns (N, 2): latency_s, energy_j; a
         metric that was not measured is NaN. Raises BadChoiceError (a ValueError) naming the first cell that is out of
         range or not allowed, and MissingCellError (a ValueError) naming the first allowed cell without a number. A
-        metric whose stem or head has no number counts as not measured.
+        metric whose stem or head has no number counts as not measured; when that leaves none, it is a missing cell.
         """
         checked = self._choices(choices)
         try:
             sums = self._sums.sums(checked)  # (N, 2)
         except UnusableChoiceError as error:
             raise self._unusable(checked, error.row, error.layer) from None
+        held = [metric for _, metric in self._metrics() if metric is not None]
+        if held and all(self._lacks_fixed(metric) for metric in held):
+            first = min(int(np.flatnonzero(np.isnan(metric.fixed_corrected))[0]) for metric in held)
+            raise MissingCellError(f"{self.reference}: {self.fixed_name(first)} has no number; it was not measured")
         for column, (_, metric) in enumerate(self._metrics()):
             if metric is None or self._lacks_fixed(metric):
                 sums[:, column] = np.nan

@@ -121,10 +121,17 @@ def said(lut: Lut) -> list[str]:
         for name, share in lut.coverage.items()
     ]
     if not lut.fixed_included:
-        words.append("stem and head not included")
+        words.append("stem and head not included" + _lacking(lut))
     if all(metric is None or not (metric.se > 0).any() for metric in (lut.latency, lut.energy)):
         words.append("no uncertainty")
     return words
+
+
+def _lacking(lut: Lut) -> str:
+    """Which operators of stem and head the table has no number for; empty where it does not say."""
+    origin = lut.provenance.get("origin")
+    lacking = origin.get("lacking") if isinstance(origin, dict) else None
+    return f" (no number of {', '.join(map(str, lacking))})" if isinstance(lacking, list) else ""
 
 
 def _format(format_: str, file: Path | None, latency: Path | None, energy: Path | None) -> str:

@@ -3,15 +3,15 @@
 Needed are the columns `layer` and `op` and at least one of `latency_s` and `energy_j`; `latency_se_s`, `energy_se_j`,
 `n`, `energy_n`, `latency_corrected_s`, `energy_corrected_j`, `flags` and `operator_id` are read where they stand, and
 other columns are not. Cells without a row or without a number are missing. Rows of layer -1 (stem0, head0, …) include
-stem and head. What a frame does not hold is not known afterwards: the correction's own uncertainty, validation and
-provenance.
+stem and head when every operator of theirs has its numbers; else none of them counts. What a frame does not hold is
+not known afterwards: the correction's own uncertainty, validation and provenance.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lut_store.formats import files
-from lut_store.formats.imported import NOTE, WITHOUT_ENDS, Source
+from lut_store.formats.imported import NOTE, Source, ends_note, lacking_ends
 from lut_store.lut import Lut
 from lut_store.metric import Array, Metric
 from protos.errors import BadInputError
@@ -82,10 +82,13 @@ def load(space: SearchSpace, configuration: Configuration, path: Path) -> Lut:
         raise BadInputError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
     if not rows:
         raise BadInputError(f"{path} has a header and no rows")
-    with_ends = any(row.cell.layer == FIXED_LAYER for row in rows) or not (space.stem or space.head)
     metrics = {name: _metric(space, rows, columns) for name, columns in COLUMNS.items() if _any(rows, columns[0])}
     if not metrics:
         raise BadInputError(f"{path} holds no number in {' or '.join(columns[0] for columns in COLUMNS.values())}")
+    lacking = lacking_ends(space, [metric.fixed_value for metric in metrics.values()])
+    if lacking:
+        rows = [row for row in rows if row.cell.layer != FIXED_LAYER]
+        metrics = {name: _metric(space, rows, COLUMNS[name]) for name in metrics}
     flags = {row.cell: _flags(row.words.get("flags", "")) for row in rows}
     try:
         return Lut(
@@ -94,8 +97,8 @@ def load(space: SearchSpace, configuration: Configuration, path: Path) -> Lut:
             latency=metrics.get("latency"),
             energy=metrics.get("energy"),
             flags=flags,
-            provenance=_provenance(source, metrics, with_ends=with_ends),
-            fixed_included=with_ends,
+            provenance=_provenance(source, metrics, lacking),
+            fixed_included=not lacking,
         )
     except ValueError as error:
         raise BadInputError(f"{path}: {error}") from error
@@ -177,7 +180,7 @@ def _metric(space: SearchSpace, rows: list[_Row], columns: tuple[str, str, str, 
     for row in rows:
         place = row.cell.layer, row.cell.op
         value = row.number(value_s, signed=signed)
-        corrected = row.number(corrected_s, signed=True)
+        corrected = row.number(corrected_s, signed=signed)
         if np.isnan(value) and not np.isnan(corrected):
             raise BadInputError(f"{row.where}: a corrected number without the measured one in {value_s}")
         grid["value"][place] = value
@@ -191,13 +194,14 @@ def _metric(space: SearchSpace, rows: list[_Row], columns: tuple[str, str, str, 
     return Metric(**arrays, correction={} if same else {"method": "imported"})
 
 
-def _provenance(source: Source, metrics: Mapping[str, Metric], *, with_ends: bool) -> dict[str, Any]:
+def _provenance(source: Source, metrics: Mapping[str, Metric], lacking: Sequence[str]) -> dict[str, Any]:
     return {
         "evidence": {"table_sha256": source.sha256},
         "method": {name: "imported" if name in metrics else None for name in COLUMNS} | {"format": FORMAT},
         "origin": {
             "format": FORMAT,
             "files": {"table": source.name},
-            "note": NOTE if with_ends else f"{NOTE}; {WITHOUT_ENDS}",
+            "note": "; ".join([NOTE, *ends_note(lacking)]),
+            **({"lacking": list(lacking)} if lacking else {}),
         },
     }

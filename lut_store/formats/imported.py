@@ -8,7 +8,7 @@ holds every one of them, and the provenance names the files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,18 @@ class Column:
     kept: Any = field(default_factory=list)
 
 
+def lacking_ends(space: SearchSpace, fixed: Iterable[Array]) -> tuple[str, ...]:
+    """Names of the operators of stem and head that one of the arrays `fixed` (F,) has no number for."""
+    names = [f"stem{i}" for i in range(len(space.stem))] + [f"head{i}" for i in range(len(space.head))]
+    missing = np.isnan(np.array(list(fixed))).any(axis=0)
+    return tuple(name for name, lacks in zip(names, missing, strict=True) if lacks)
+
+
+def ends_note(lacking: Sequence[str]) -> list[str]:
+    """What a reader must hear of stem and head; nothing where none of their operators is lacking."""
+    return [f"{WITHOUT_ENDS} (no number of {', '.join(lacking)})"] if lacking else []
+
+
 def allowed_of(space: SearchSpace) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """(L, K): True where a candidate may be chosen."""
     return np.array([[cell.spec is not None for cell in layer.cells] for layer in space.layers])
@@ -63,8 +75,9 @@ def imported(
     if not columns:
         raise BadInputError(f"a {format_} table needs a file of latencies, of energies, or both")
     allowed = allowed_of(space)
-    with_ends = all(not np.isnan(column.fixed).any() for column in columns.values())
-    notes = [NOTE, "no uncertainty", *([] if with_ends else [WITHOUT_ENDS]), *([note] if note else [])]
+    lacking = lacking_ends(space, [column.fixed for column in columns.values()])
+    with_ends = not lacking
+    notes = [NOTE, "no uncertainty", *ends_note(lacking), *([note] if note else [])]
     return Lut(
         configuration=configuration,
         space=space,
@@ -78,6 +91,7 @@ def imported(
                 "files": {name: column.source.name for name, column in columns.items()},
                 "not_used": {name: column.kept for name, column in columns.items()},
                 "note": "; ".join(notes),
+                **({"lacking": list(lacking)} if lacking else {}),
             },
         },
         fixed_included=with_ends,

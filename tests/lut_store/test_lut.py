@@ -274,6 +274,8 @@ def test_a_metric_without_a_fixed_operator_counts_as_not_measured() -> None:
     assert np.isnan(partial.predict_interval(choices)[0, 1]).all()
     with pytest.raises(BadChoiceError, match="out of range"):
         partial.predict(choices + 99)
+    with pytest.raises(MissingCellError, match="head0 has no number"):
+        replace(partial, latency=None).predict(choices)
 
 
 @pytest.mark.parametrize("choices", [[0, 0, 0, 0], [[0, 0, 0]], [[0.0, 0.0, 0.0, 0.0]], [[True] * 4], "0000", [[]]])
@@ -398,6 +400,6 @@ def test_the_package_offers_the_lut() -> None:
 
 @pytest.mark.parametrize("when", [1e300, float("nan"), float("inf"), -1.0, 1.1e11])
 def test_a_time_that_is_no_date_is_refused(when: float) -> None:
-    with pytest.raises(ValueError, match="created_wall_s is .* must be seconds since 1970"):
+    with pytest.raises(ValueError, match=r"created_wall_s is .* must be seconds since 1970"):
         lut_of(created_wall_s=when)
     assert lut_of(created_wall_s=1e11).created_wall_s == 1e11

@@ -235,8 +235,23 @@ def test_any_frame_comes_back_from_csv(tmp_path_factory: pytest.TempPathFactory,
         for part in ("value", "se", "n", "corrected"):
             if part != "n" or name == "energy" or lut.latency is not None:
                 np.testing.assert_array_equal(getattr(a, part)[lut.allowed], getattr(b, part)[lut.allowed])
-        if lut.fixed_included:
+        if back.fixed_included:
             np.testing.assert_array_equal(a.fixed_value, b.fixed_value)
+        else:
+            assert np.isnan(b.fixed_value).all()
+
+
+def test_a_table_with_a_part_of_stem_and_head_includes_none(tmp_path: Path) -> None:
+    cells = "".join(f"{layer},k3_e1,0.5,s{layer}\n" for layer in range(4))
+    text = f"layer,op,latency_s,flags\n-1,stem0,0.1,odd\n-1,head1,,\n{cells}"
+    lut = csv_table.load(SPACE, HOW, csv_file(tmp_path, text))
+    assert not lut.fixed_included
+    assert lut.predict([[0, 0, 0, 0]])[0, 0] == 2.0
+    assert lut.provenance["origin"]["note"].endswith("contribute nothing to a prediction (no number of head0, head1)")
+    assert set(lut.flags.values()) == {("s0",), ("s1",), ("s2",), ("s3",)}
+    whole = csv_table.load(SPACE, HOW, csv_file(tmp_path, f"{text}-1,head0,0.1,\n".replace("head1,,", "head1,0.1,")))
+    assert whole.fixed_included
+    assert whole.predict([[0, 0, 0, 0]])[0, 0] == pytest.approx(2.3)
 
 
 def test_a_table_of_ones_own_needs_three_columns(tmp_path: Path) -> None:
