@@ -95,6 +95,10 @@ class Lut:
             raise ValueError(f"{name} has a number at {self._name(*stray[0])}, which is not allowed")
         if name == "latency" and ((metric.value < 0).any() or (metric.fixed_value < 0).any()):
             raise ValueError("latency holds a negative time")
+        # A ridge may take a small operator below zero, so that whole networks come out right; nothing else does.
+        strict = name == "latency" and metric.correction.get("method") != "ridge"
+        if strict and ((metric.corrected < 0).any() or (metric.fixed_corrected < 0).any()):
+            raise ValueError("latency holds a negative corrected time")
         if not self.fixed_included and not np.isnan(metric.fixed_value).all():
             raise ValueError(f"{name} has numbers for stem and head, which fixed_included says are not there")
 

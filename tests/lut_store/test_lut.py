@@ -403,3 +403,15 @@ def test_a_time_that_is_no_date_is_refused(when: float) -> None:
     with pytest.raises(ValueError, match=r"created_wall_s is .* must be seconds since 1970"):
         lut_of(created_wall_s=when)
     assert lut_of(created_wall_s=1e11).created_wall_s == 1e11
+
+
+def test_a_negative_corrected_time_is_refused_and_a_negative_energy_is_not() -> None:
+    lut = lut_of()
+    assert lut.latency is not None
+    assert lut.energy is not None
+    for name in ("corrected", "fixed_corrected"):
+        below = changed(getattr(lut.latency, name), 0 if name.startswith("fixed") else (0, 0), -1e-3)
+        with pytest.raises(ValueError, match="negative corrected time"):
+            replace(lut, latency=replace(lut.latency, **{name: below}))
+        replace(lut, latency=replace(lut.latency, **{name: below}, correction={"method": "ridge"}))
+        replace(lut, energy=replace(lut.energy, **{name: below}))  # a small operator's, above idle

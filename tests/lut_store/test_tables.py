@@ -279,6 +279,7 @@ def test_a_table_of_ones_own_needs_three_columns(tmp_path: Path) -> None:
         ("layer,op,latency_s\n0,k3_e1,nan\n", "line 2, latency_s: 'nan' is not finite"),
         ("layer,op,latency_s\n0,k3_e1,1e999\n", "line 2, latency_s: '1e999' is not finite"),
         ("layer,op,latency_s\n0,k3_e1,-1\n", "line 2, latency_s: -1 is negative"),
+        ("layer,op,latency_s,latency_corrected_s\n0,k3_e1,1,-1\n", "line 2, latency_corrected_s: -1 is negative"),
         ("layer,op,latency_s,n\n0,k3_e1,1,1.5\n", "line 2, n: '1.5' is no number of samples"),
         ("layer,op,latency_s,latency_corrected_s\n0,k3_e1,,1\n0,k5_e1,1,1\n", "line 2: .* without the measured one"),
         ('layer,op,latency_s\n0,"k3_e1,1\n', "not CSV"),
