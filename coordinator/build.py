@@ -21,12 +21,14 @@ from lut_store.estimate.executions import Array, covered
 from lut_store.estimate.latency import estimate_latency
 from lut_store.estimate.settings import DEFAULT, Settings
 from lut_store.lut import Lut
+from lut_store.lut_rows import method_name
 from lut_store.store import Store
-from protos.errors import BadInputError, NotFoundError
+from protos.errors import BadInputError
 from protos.types import Configuration, LutQuery, RunSpec
 
 SHIFT_FINDING = 0.02  # of the anchors between two runs of one board
 DISTURBED_FINDING = 0.3  # share of executions
+LOOKED_THROUGH = 100  # versions, for one that a new one follows: each is read as a whole
 BOARD_FINDING = 0.03  # between two boards, of which nobody can say which is the odd one
 
 
@@ -242,16 +244,14 @@ def _within(sources: Sequence[Source]) -> dict[str, list[str]]:
 def _previous(store: Store, lut: Lut) -> Lut | None:
     """The newest version of the same configuration, measured on the same devices by the same method."""
     c = lut.configuration
-    query = LutQuery(
-        c.device_type, c.space, "latest", c.emulation, c.context, c.threads, c.batch, c.runtime, c.precision
-    )
-    try:
-        newest = store.lut(query)
-    except NotFoundError:
-        return None
-    names = [[d["name"] for d in table.provenance.get("devices", [])] for table in (lut, newest)]
-    same_method = lut.provenance["method"] == newest.provenance.get("method")
-    return newest if names[0] == names[1] and same_method else None
+    query = LutQuery(c.device_type, c.space, "", c.emulation, c.context, c.threads, c.batch, c.runtime, c.precision)
+    there = [v for v in store.luts(query) if v.method == method_name(lut) and v.digest != lut.digest]
+    for version in there[:LOOKED_THROUGH]:
+        older = store.lut_by_digest(version.digest)
+        names = [[d["name"] for d in table.provenance.get("devices", [])] for table in (lut, older)]
+        if names[0] == names[1] and lut.provenance["method"] == older.provenance.get("method"):
+            return older
+    return None
 
 
 def _parents(store: Store, lut: Lut, run_ids: Sequence[str], named: Sequence[str]) -> list[dict[str, str]]:

@@ -339,11 +339,15 @@ def test_parents_are_the_versions_from_the_same_runs(store: Store) -> None:
     low = built(store, "one", settings=Settings(latency="p10"))
     assert [parent["digest"] for parent in low.provenance["parents"]] == [first.digest]
     assert low.provenance["follows"] is None  # another method says nothing of how the board has moved
+    record(store, "three", spec=spec_of(2), energy=False, seed=2)
+    third = built(store, "three")  # the newest version is of another method: the one before it is what this follows
+    assert third.provenance["follows"] == {"reference": both.reference, "digest": both.digest}
+    assert third.validation["anchor_shift"]["against"] == both.reference
     lower = built(store, "one", "two", settings=Settings(latency="p10"))
     assert [parent["digest"] for parent in lower.provenance["parents"]] == [both.digest]
     asked = built(store, "two", settings=Settings(latency="mean"), parents=(both.digest,))
     assert [parent["digest"] for parent in asked.provenance["parents"]] == [second.digest, both.digest]
-    assert [lut.version for lut in (first, second, both, low, lower, asked)] == [1, 2, 3, 4, 5, 6]
+    assert [lut.version for lut in (first, second, both, low, third, lower, asked)] == list(range(1, 8))
 
 
 def test_the_provenance_says_what_a_reader_needs(store: Store) -> None:
