@@ -130,13 +130,16 @@ class LineDecoder(Decoder):
     def _line(self, line: str) -> Sequence[Reading] | str:
         """The readings of one line without its end, or why it is refused (an empty sequence: not a data line)."""
 
+    def _first_line(self, raw: bytes) -> None:
+        """A line that may have lost its beginning; no reading comes from it."""
+
     def feed(self, data: bytes) -> list[Reading]:
         self._tail += data
         *lines, self._tail = self._tail.split(b"\n")
         found: list[Reading] = []
         if self._cut and lines:
             self._cut = False
-            del lines[0]
+            self._first_line(bytes(lines.pop(0)))
         for raw in lines:
             if len(raw) > self.max_line_bytes:
                 self.rejected["line too long"] += 1

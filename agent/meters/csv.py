@@ -10,8 +10,9 @@ Options: `columns` (t_ms,V,A), `baud` (115200), `rate_hz` (100; what to expect, 
 t_s t_ms t_us; V mV; A mA uA; W mW uW; C (temperature). Without W, power is V · A; with W, lines where they disagree
 are dropped.
 
-Separators: comma, semicolon, blank or tab. Comments (#) and a header are skipped; so is a line whose time runs
-backwards. Times wrap at 2^32. Opening resets an Arduino: it then needs about two seconds.
+Separators: comma, semicolon, blank or tab; quotes around a value are taken off. Comments (#) are skipped; so is a line
+whose time runs backwards. A header with the names (or units) of all configured columns says their order; under one of
+other units no line is read. Times wrap at 2^32. Opening resets an Arduino: it then needs about two seconds.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _UNITS = {
 }
 _WRAPS = {"t_ms": (1 << 32) * 1e-3, "t_us": (1 << 32) * 1e-6}
 _SEPARATOR = re.compile(r"[,;\s]+")
+_HARD_SEPARATOR = re.compile(r"[,;\t]")  # of a header that has one: its words are no sentence
 HEADER_CHARS = 60  # of a header that does not fit, as it is told
 
 
@@ -76,15 +78,60 @@ def parse_columns(text: str) -> tuple[Column, ...]:
     return tuple(columns)
 
 
+def ordered(columns: tuple[Column, ...], header: str) -> tuple[Column, ...] | None:
+    """The columns in the header's order, where it has each by name or by unit once; None when it does not say that.
+
+    What only the header has is to be ignored.
+    """
+    words = _words(columns, header)
+    needed = [column for column in columns if column.quantity]
+    found: list[Column] = []
+    for word in words:
+        named = [column for column in needed if word == column.name] or [c for c in needed if word == c.unit]
+        found.append(named[0] if named else Column(word, "_"))
+    return tuple(found) if sorted(c.name for c in found if c.quantity) == sorted(c.name for c in needed) else None
+
+
+def contradicts(columns: tuple[Column, ...], header: str, *, cut: bool = False) -> bool:
+    """Whether a header puts a known word where the columns have another. Two words at least, and all but one, must be
+    known for a header. Of one that was `cut` the first word may be a rest, and the others are the last columns.
+    """
+    words, known = _words(columns, header), _known(columns)
+    if sum(word not in known for word in words) > 1 or sum(word in known for word in words) < 2:
+        return False
+    if cut:
+        words, columns = words[1:], columns[1 - len(words) :]
+    pairs = zip(words, columns, strict=False)
+    fits = all(word in (column.name, column.unit) or column.unit == "_" or word not in known for word, column in pairs)
+    return not fits or len(words) > len(columns)
+
+
+def _known(columns: tuple[Column, ...]) -> set[str]:
+    return {*_UNITS, *(column.name for column in columns)}
+
+
+def _words(columns: tuple[Column, ...], header: str) -> list[str]:
+    """Of a header; none of a sentence."""
+    if _HARD_SEPARATOR.search(header):
+        return [_unquoted(word) for word in _HARD_SEPARATOR.split(header)]
+    words = [_unquoted(word) for word in header.split()]
+    return words if all(word in _known(columns) for word in words) else []
+
+
+def _unquoted(text: str) -> str:
+    return text.strip().strip("\"'")
+
+
 class CsvDecoder(LineDecoder):
-    """Lines by the columns that were configured."""
+    """Lines by the columns that were configured, in the order of a header where one with their names comes."""
 
     def __init__(self, columns: str = DEFAULT_COLUMNS) -> None:
         super().__init__()
         self._columns = parse_columns(columns)
         self._text = columns
-        self._header = ""  # the first line without any number that is not the configured header
-        self._names = [column.name for column in self._columns]
+        self._order = self._columns  # of what comes
+        self._header = ""  # the first line without any number that is no header of these columns
+        self._contrary = ""  # the header, when it contradicts the columns
         wrap_s = next((_WRAPS[c.unit] for c in self._columns if c.unit in _WRAPS), math.inf)
         self._clock = FrameClock(wrap_s=wrap_s)
 
@@ -108,15 +155,34 @@ class CsvDecoder(LineDecoder):
 
     def _fields(self, line: str) -> dict[str, float] | str:
         """Quantities of a line; empty for a header."""
-        texts = _SEPARATOR.split(line)
-        if texts == self._names:
-            return {}
+        texts = [_unquoted(text) for text in _SEPARATOR.split(line)]
         if len(texts) > 1 and not any(map(_is_number, texts)):
-            self._header = self._header or line[:HEADER_CHARS]
-            return f"header or text that does not fit columns={self._text}, first: {self._header}"
-        if len(texts) != len(self._columns):
-            return f"line with {len(texts)} columns instead of {len(self._columns)} ({self._text})"
-        return self._numbers(dict(zip(self._columns, texts, strict=True)))
+            return self._heading(line)
+        if self._contrary:
+            return f"line under the header {self._contrary}, which contradicts columns={self._text}"
+        if len(texts) != len(self._order):
+            return f"line with {len(texts)} columns instead of {len(self._order)} ({self._text})"
+        return self._numbers(dict(zip(self._order, texts, strict=True)))
+
+    def _heading(self, line: str) -> dict[str, float] | str:
+        """Follow a header; why it is refused, or nothing."""
+        order = ordered(self._columns, line)
+        if order is not None:
+            self._order, self._contrary = order, ""
+            return {}
+        if contradicts(self._columns, line):
+            self._contrary = line[:HEADER_CHARS]
+        self._header = self._header or line[:HEADER_CHARS]
+        return f"header or text that does not fit columns={self._text}, first: {self._header}"
+
+    def _first_line(self, raw: bytes) -> None:
+        """It may be a header, and an order that it says is whole: columns before would show in the number of values."""
+        line = raw.decode("ascii", "replace").strip()
+        order = ordered(self._columns, line)
+        if order is not None:
+            self._order, self._contrary = order, ""
+        elif contradicts(self._columns, line, cut=True):
+            self._contrary = line[:HEADER_CHARS]
 
     def _json(self, line: str) -> dict[str, float] | str:
         try:
@@ -160,7 +226,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:  # noqa: ARG001 - one kind
+def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:
+    MeterSpec(kind, "", options).only("columns")
     return CsvDecoder(options.get("columns", DEFAULT_COLUMNS))
 
 

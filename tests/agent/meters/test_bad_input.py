@@ -154,6 +154,7 @@ def test_power_that_disagrees_is_said() -> None:
             r"line with 3 columns instead of 2 \(V,A\): write the columns as the meter prints them",
         ),
         ("t_ms,V,A", b"time,mV,mA\n1,5100\n", "first: time,mV,mA"),
+        ("t_ms,V,A", b"t_ms,mV,mA\n1,5100,742\n", "the header t_ms,mV,mA, which contradicts columns=t_ms,V,A"),
         ("t_ms,V,A", b'{"t": 1, "u": 5.1}\n', r"line without t_ms, V, A \(t_ms,V,A\)"),
         ("V,A", b"5.1,742\n", r"its first value is 742 A, far beyond the 3.2 A of this meter: are the units"),
         ("V,A", b"5100,0.7\n", r"its first value is 5100 V, far beyond the 36 V of this meter"),

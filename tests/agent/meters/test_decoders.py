@@ -171,6 +171,50 @@ def test_csv_drops_what_it_should() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("columns", "header", "line"),
+    [
+        ("t_ms,V,A", "t_ms,A,V", "1000,0.742,5.1"),
+        ("t_ms,V,A", "A,V,t_ms", "0.742,5.1,1000"),
+        ("t_ms,V,A", '"t_ms","V","A"', '"1000","5.1","0.742"'),
+        ("t_ms,V,A", "t_ms,C,V,A", "1000,31,5.1,0.742"),
+        ("V,A,t_ms", "t_ms A V", "1000 0.742 5.1"),
+        ("bus:V,load:A,ts:t_us", "ts;load;bus", "1000000;0.742;5.1"),
+        ("bus:V,load:A,ts:t_us", "t_us,A,V", "1000000,0.742,5.1"),
+        ("t_ms,V,A", "time,V,A", "1000,5.1,0.742"),  # it fits where it is known
+        ("t_ms,V,A", "INA226 ready, V A", "1000,5.1,0.742"),  # a sentence is no header
+        ("V,A,t_ms", "printing V A t_ms", "5.1,0.742,1000"),
+    ],
+)
+def test_csv_follows_the_order_of_a_header(columns: str, header: str, line: str) -> None:
+    target = decoder(f"csv?columns={columns}")
+    (reading,) = target.feed(f"{header}\n{line}\n".encode())
+    assert (reading.voltage_v, reading.current_a, reading.device_time_s) == (5.1, 0.742, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("header", ["t_ms,mV,mA", "t_ms,V,mA", "V,A", "time,mV,mA"])
+def test_csv_reads_no_line_under_a_header_that_contradicts_its_columns(header: str) -> None:
+    target = decoder("csv")
+    assert target.feed(f"{header}\n1000,5.1,0.742\n1001,5.1,0.742\n".encode()) == []
+    assert target.rejected[f"line under the header {header}, which contradicts columns=t_ms,V,A"] == 2
+    assert len(target.feed(b"t_ms,V,A\n1002,5.1,0.742\n")) == 1
+
+
+def test_csv_keeps_the_order_of_a_header_that_came_first_after_opening() -> None:
+    target = decoder("csv")
+    target.reset()
+    assert [r.voltage_v for r in target.feed(b"A,V,t_ms\n0.7,5.1,1\n")] == [5.1]
+    target.reset()
+    assert [r.voltage_v for r in target.feed(b".7,5.1,2\n0.7,5.1,3\n")] == [5.1]
+
+
+@pytest.mark.parametrize(("first", "count"), [("_ms,V,A", 1), ("V,A", 1), ("_ms,A,V", 0), ("t_ms,mV,mA", 0)])
+def test_csv_looks_at_the_first_line_after_opening_which_may_be_cut(first: str, count: int) -> None:
+    target = decoder("csv")
+    target.reset()
+    assert len(target.feed(f"{first}\n1000,5.1,0.742\n".encode())) == count
+
+
 def test_csv_accepts_a_restarted_clock_and_a_wrapped_one() -> None:
     restarted = decoder("csv").feed(b"9000,5,0.3\n10,5,0.3\n20,5,0.3\n30,5,0.3\n")
     assert [r.device_time_s for r in restarted] == [9.0, 0.02, 0.03]
