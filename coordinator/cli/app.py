@@ -75,6 +75,21 @@ def _coordinator(
     """Turns edge devices into latency and energy look-up tables that say how true they are."""
 
 
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what standard error is now, not to what it was when the first command ran in this process."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        """Nobody else chooses it."""
+
+
 class _OneLine(logging.Formatter):
     """What the coordinator inside this process logs, for people: no traceback. `coordinator serve` logs in full."""
 
@@ -84,7 +99,7 @@ class _OneLine(logging.Formatter):
 
 def main() -> None:
     """Run the command line. A domain error is one sentence on stderr and exit status 2."""
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(_OneLine("coordinator: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
