@@ -227,6 +227,7 @@ def provenance(lut: Lut) -> Table:
 
 def _provenance_rows(p: Mapping[str, Any], lut: Lut) -> list[tuple[str, str]]:
     method = p.get("method") or {}
+    method = method if isinstance(method, Mapping) else {"latency": method}
     rows = [("made", time.strftime("%Y-%m-%d %H:%M", time.localtime(lut.created_wall_s)) if lut.created_wall_s else "")]
     rows += [("device", _device_text(device)) for device in p.get("devices") or ()]
     rows += [

@@ -12,6 +12,7 @@ import numpy as np
 
 from lut_store.document import FORMAT, FORMAT_VERSION
 from lut_store.formats.files import MAX_DOCUMENT_BYTES
+from lut_store.formats.provenance_shape import fault, fault_of_boards
 from lut_store.lut import Lut
 from lut_store.metric import Array, IntArray, Metric
 from protos.errors import BadInputError
@@ -143,7 +144,7 @@ def from_text(text: bytes | str, source: str) -> Lut:
         energy=_metric(parts["energy"], space),
         flags=_flags(parts["flags"]),
         validation=parts["validation"].record(),
-        provenance=parts["provenance"].record(),
+        provenance=_provenance(parts["provenance"], space),
         version=parts["version"].whole(),
         created_wall_s=parts["created_wall_s"].number(),
         fixed_included=parts["fixed_included"].flag(),
@@ -227,6 +228,13 @@ def _flags(node: _Node) -> Mapping[CellRef, tuple[str, ...]]:
         cell = CellRef(parts["layer"].whole(), parts["op"].whole())
         flags[cell] = tuple(word.text() for word in parts["flags"].items())
     return flags
+
+
+def _provenance(node: _Node, space: SearchSpace) -> dict[str, Any]:
+    record = node.record()
+    if said := fault(record) or fault_of_boards(record.get("boards"), space):
+        raise BadInputError(f"{node.source}: {said}")
+    return record
 
 
 def space_from_document(document: Any, source: str) -> SearchSpace:

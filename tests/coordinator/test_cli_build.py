@@ -103,7 +103,7 @@ def test_what_cannot_be_built_is_one_sentence(here: Here, options: tuple[str, ..
 def test_the_log_of_a_version_without_its_ancestors_names_them(here: Here) -> None:
     store = Store(default_database_url())
     gone = {"reference": "rpi3b/test@1", "digest": "0" * 64}
-    store.add_lut(lut_of(provenance={**provenance(), "parents": [gone, 5], "follows": "nonsense", "settings": []}))
+    store.add_lut(lut_of(provenance={**provenance(), "parents": [gone, 5], "follows": "nonsense", "settings": {}}))
     store.close()
     (entry,) = json.loads(here.run("coordinator", "lut", "log", "rpi3b/sample", "--json").stdout)
     assert (entry["parents"], entry["follows"], entry["devices"]) == ([gone], None, ["pi-01"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lut_store import regressor
+from lut_store import formats, regressor
 from lut_store.estimated import correction_ratios, estimated
 from lut_store.features import QUANTITIES, log_matrix, quantities
 from lut_store.lut import Lut, MissingCellError
@@ -195,6 +195,7 @@ def test_operators_of_a_kind_that_was_hardly_measured_stay_missing_and_are_named
     assert full.latency is not None
     assert np.isnan(full.latency.fixed_value[2])
     (name,) = full.provenance["estimates"]["latency"]["left_missing"]
+    assert formats.from_bytes(formats.to_bytes(full), "full.lut") == full
     assert name.startswith("pool_linear")
     with pytest.raises(BadInputError, match=r"no missing cell can be estimated: .*too few"):
         estimated(without(modelled(SPACE), [CellRef(-1, 2)]))

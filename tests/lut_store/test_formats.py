@@ -319,3 +319,34 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 def test_equal_luts_give_equal_bytes() -> None:
     assert formats.to_bytes(lut_of()) == formats.to_bytes(replace(lut_of()))
     assert zlib.decompress(formats.to_bytes(lut_of()), 31) == json_text.canonical(lut_of()).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("devices", "x", "provenance.devices must be a list"),
+        ("devices", [{"facts": {}}], r"provenance.devices\[0\] has no field 'name'"),
+        ("devices", [{"name": "a", "facts": "x"}], r"provenance.devices\[0\].facts must be an object"),
+        ("settings", 3, "provenance.settings must be an object"),
+        ("host", [1], "provenance.host must be an object"),
+        ("host", {"temp_c": [40]}, "provenance.host.temp_c must be a list of 2"),
+        ("meter", "no", "provenance.meter must be an object"),
+        ("meter", {"calibration": {"measured_wall_s": 1e300}}, "measured_wall_s must be seconds since 1970"),
+        ("boards", [1], "provenance.boards must be an object"),
+        ("boards", {"cells": [[99, 0]], "operators": ["a"]}, "names a cell that the space does not have"),
+        ("boards", {"cells": [[0, 0]], "operators": []}, "provenance.boards.operators must be 1"),
+        ("runs", [None], r"provenance.runs\[0\] must be text"),
+        ("rounds", True, "provenance.rounds must be a whole number from 0"),
+        ("conditions", {"kernel": "6"}, "provenance.conditions.kernel must be a list"),
+        ("reused", {}, "provenance.reused has no field 'reference'"),
+        ("estimates", {"latency": 3}, "provenance.estimates.latency must be an object"),
+        ("origin", {"files": []}, "provenance.origin.files must be an object"),
+    ],
+)
+def test_a_provenance_that_readers_would_stumble_over_is_refused(key: str, value: object, says: str) -> None:
+    lut = lut_of()
+    bad = replace(lut, provenance={**lut.provenance, key: value})
+    with pytest.raises(BadInputError, match=rf"^theirs\.lut: .*{says}"):
+        formats.from_bytes(formats.to_bytes(bad), "theirs.lut")
+    empty = replace(lut, provenance={**lut.provenance, key: None})
+    assert formats.from_bytes(formats.to_bytes(empty), "theirs.lut") == empty
