@@ -282,9 +282,15 @@ def test_what_stands_in_the_way_is_said_before_anything_is_measured(tmp_path: Pa
         assert len(done.stderr.splitlines()) == 1
 
 
+def heed_ctrl_c() -> None:
+    """What a shell runs in the background ignores Ctrl-C, and so would everything that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stores_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "agent", "calibrate", "--meter", "emulated", "--calibrations", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heed_ctrl_c) as running:
         assert running.stderr is not None
         assert "of load and rest in turn" in running.stderr.readline()
         running.send_signal(signal.SIGINT)

@@ -209,7 +209,7 @@ def test_a_terminal_gets_a_plot_and_an_unplugged_meter_comes_back(port: PtyMeter
         port.unplug()
         wait_for(lambda: shows("broke"))
         port.plug()
-        wait_for(lambda: shows("the link was lost for"))
+        wait_for(lambda: shows("the link was lost for"), 200)
         command.send_signal(signal.SIGINT)
         wait_for(lambda: shows("no words like these"))
         assert command.wait(60) == 0
