@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.daemon import Agent, Identity
+from agent.emulator.checks import RATE_RANGE_HZ, check_settings
 from agent.emulator.device import EmulatedDevice
 from agent.emulator.device_types import device_types
-from agent.emulator.meter import POLLED, Faults, InMemoryMeter, MeterModel, MeterSettings, PtyMeter
+from agent.emulator.meter import POLLED, RATE_HZ, RATES_HZ, Faults, InMemoryMeter, MeterModel, MeterSettings, PtyMeter
 from agent.emulator.meters import protocols
 from agent.emulator.runner import EmulatedRunner, ScaledClock
 from agent.metering import EMULATED, NONE, Meters
@@ -25,9 +26,6 @@ from agent.spool import Spool
 from protos.errors import BadInputError, unknown
 
 METER_KIND = "um25c"
-# New values a second of each kind, where the spec does not say otherwise.
-RATES_HZ = {"atorch": 1.0, "avhzy": 100.0, "csv": 100.0, "ppk2": 100.0, "smartpower3": 200.0}
-RATE_HZ = 2.0  # of all others
 WITH_RATE = ("avhzy", "csv", "ppk2")  # drivers that are told the rate
 POLL_SHARE = 1.25  # polls for each new value, as the driver does by itself
 # A faster board's meter would be polled more often than a serial line allows, and every line needs descriptors and a
@@ -50,7 +48,7 @@ class EmulatedMeterSpec:
     def parse(cls, text: str, seed: int) -> EmulatedMeterSpec:
         """`emulated`, or KIND?setting=value&…: rate_hz, and any field of MeterSettings and Faults.
 
-        Raises BadInputError that names an unknown kind or setting.
+        Raises BadInputError that names an unknown kind or setting, or a value that the setting cannot have.
         """
         spec = parse_spec(text)
         kind = METER_KIND if spec.kind == EMULATED else spec.kind
@@ -59,10 +57,12 @@ class EmulatedMeterSpec:
         shaped, broken = _numbers(spec, MeterSettings), _numbers(spec, Faults)
         known = [field.name for kind_of in (MeterSettings, Faults) for field in dataclasses.fields(kind_of)]
         spec.only("rate_hz", *known)
-        rate_hz = spec.number("rate_hz", RATES_HZ.get(kind, RATE_HZ), 0.1, 1000.0)
+        rate_hz = spec.number("rate_hz", RATES_HZ.get(kind, RATE_HZ), *RATE_RANGE_HZ)
         settings = MeterSettings() if rate_hz == RATE_HZ else MeterSettings.at_rate(rate_hz)
         settings = replace(settings, **{"seed": seed, **shaped})  # type: ignore[arg-type]  # as the fields say
-        return cls(kind, rate_hz, settings, replace(Faults(), **broken))  # type: ignore[arg-type]
+        faults = replace(Faults(), **broken)  # type: ignore[arg-type]
+        check_settings(settings, faults, f"meter {spec}")
+        return cls(kind, rate_hz, settings, faults)
 
     @property
     def streaming(self) -> bool:

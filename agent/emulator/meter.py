@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.emulator.checks import check_numbers, check_process, check_settings
 from agent.emulator.cpu import CpuTimeSupply
 from agent.emulator.memory_meter import InMemoryMeter
 from agent.emulator.meters import protocols
@@ -25,6 +26,8 @@ from agent.emulator.pty_meter import Faults, PtyMeter
 from protos.errors import BadInputError
 
 __all__ = [
+    "RATES_HZ",
+    "RATE_HZ",
     "CpuTimeSupply",
     "EmulatedMeterProcess",
     "Faults",
@@ -38,6 +41,9 @@ __all__ = [
 
 ORPHAN_S = 30.0  # the emulator ends so long after the process that it follows
 POLLED = ("um24c", "um25c", "um34c", "tc66c")  # kinds that are asked for each value
+# New values a second of each kind, where nothing else is said.
+RATES_HZ = {"atorch": 1.0, "avhzy": 100.0, "csv": 100.0, "ppk2": 100.0, "smartpower3": 200.0}
+RATE_HZ = 2.0  # of all others
 START_S = 30.0  # within which the emulator's process must have said its port
 
 
@@ -104,7 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=protocols())
     parser.add_argument("--follow-pid", type=int, default=0, help="process whose CPU time makes the current")
     parser.add_argument("--with-children", action="store_true", help="also what that process starts")
-    parser.add_argument("--rate-hz", type=float, default=2.0, help="new values a second; lag and delay shrink with it")
+    rates = ", ".join(f"{kind} {rate_hz:g}" for kind, rate_hz in RATES_HZ.items())
+    parser.add_argument(
+        "--rate-hz",
+        type=float,
+        help=f"new values a second; lag and delay shrink with it (default: {rates}, others {RATE_HZ:g})",
+    )
     parser.add_argument("--link", type=Path, help="a symbolic link to keep on the port, also after a replug")
     parser.add_argument("--controlled", action="store_true", help="obey `follow PID` on standard input; end at its end")
     for name, default in (("idle", 0.24), ("active", 0.5)):
@@ -127,9 +138,28 @@ def _given(arguments: argparse.Namespace, of: type) -> dict[str, float]:
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
+def _checked(arguments: argparse.Namespace) -> tuple[MeterSettings, Faults]:
+    """What the command line asks for; BadInputError when no emulated meter can have it."""
+    what = f"emulated {arguments.kind}"
+    rate_hz = RATES_HZ.get(arguments.kind, RATE_HZ) if arguments.rate_hz is None else arguments.rate_hz
+    board = {name: getattr(arguments, name) for name in ("idle_a", "active_a", "voltage_v", "resistance_ohm")}
+    check_numbers({"rate_hz": rate_hz, **board}, what)
+    if not arguments.controlled:  # a process that another program follows may have ended meanwhile
+        check_process(arguments.follow_pid, what)
+    settings = MeterSettings.at_rate(rate_hz, **_given(arguments, MeterSettings))
+    faults = Faults(**_given(arguments, Faults))  # type: ignore[arg-type]  # int and float as the fields say
+    check_settings(settings, faults, what)
+    return settings, faults
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until the parent, or for long the followed process, is gone."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        settings, faults = _checked(arguments)
+    except BadInputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     supply = CpuTimeSupply(
         arguments.follow_pid,
         arguments.idle_a,
@@ -138,9 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.resistance_ohm,
         children=arguments.with_children,
     )
-    model = MeterModel(supply, MeterSettings.at_rate(arguments.rate_hz, **_given(arguments, MeterSettings)))
-    faults = Faults(**_given(arguments, Faults))  # type: ignore[arg-type]  # int and float as the fields say
-    meter = PtyMeter(model, MonotonicClock(), arguments.kind, faults, arguments.link)
+    meter = PtyMeter(MeterModel(supply, settings), MonotonicClock(), arguments.kind, faults, arguments.link)
     print(meter.port, flush=True)
     try:
         _wait(supply, arguments.controlled)

@@ -79,11 +79,10 @@ def parse_columns(text: str) -> tuple[Column, ...]:
 
 
 def ordered(columns: tuple[Column, ...], header: str) -> tuple[Column, ...] | None:
-    """The columns in the header's order, where it has each by name or by unit once; None when it does not say that.
-
-    What only the header has is to be ignored.
-    """
+    """The columns in the header's order, where it has each by name or by unit once; None when it does not say that."""
     words = _words(columns, header)
+    if len(words) != len(columns):
+        return None
     needed = [column for column in columns if column.quantity]
     found: list[Column] = []
     for word in words:
@@ -158,10 +157,10 @@ class CsvDecoder(LineDecoder):
         texts = [_unquoted(text) for text in _SEPARATOR.split(line)]
         if len(texts) > 1 and not any(map(_is_number, texts)):
             return self._heading(line)
-        if self._contrary:
-            return f"line under the header {self._contrary}, which contradicts columns={self._text}"
         if len(texts) != len(self._order):
             return f"line with {len(texts)} columns instead of {len(self._order)} ({self._text})"
+        if self._contrary:
+            return f"line under the header {self._contrary}, which contradicts columns={self._text}"
         return self._numbers(dict(zip(self._order, texts, strict=True)))
 
     def _heading(self, line: str) -> dict[str, float] | str:

@@ -303,7 +303,15 @@ def test_bad_input_gets_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
         (("emulate", "--device-type", "rpi4", "--speed", "0"), "it must be above 0"),
         (("emulate", "--device-type", "rpi4", "--count", "0"), "--count must be at least 1"),
         (("emulate", "--device-type", "rpi4", "--meter", "tc66c:/dev/x"), "unknown emulated meter"),
+        (("emulate", "--device-type", "rpi4", "--meter", "um25c?update_s=0"), "update_s=0 is not a number from 0.001"),
+        (("emulate", "--device-type", "rpi4", "--meter", "um25c?garbage=3"), "garbage=3 is not a number from 0 to 1"),
         (("emulate-meter", "um26c"), "invalid choice: 'um26c'"),
+        (("emulate-meter", "um25c", "--update-s", "0"), "update_s=0 is not a number from 0.001"),
+        (("emulate-meter", "um25c", "--rate-hz", "0"), "rate_hz=0 is not a number from 0.1 to 1000"),
+        (("emulate-meter", "um25c", "--garbage", "3"), "garbage=3 is not a number from 0 to 1"),
+        (("emulate-meter", "um25c", "--noise-a", "nan"), "noise_a=nan is not a number"),
+        (("emulate-meter", "um25c", "--voltage-v", "-5"), "voltage_v=-5 is not a number"),
+        (("emulate-meter", "um25c", "--follow-pid", "999999999"), "there is no process 999999999 to follow"),
     ):
         assert sentence in refused(capsys, *words)
     spool = Spool(tmp_path / "s")
