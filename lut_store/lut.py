@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # slow to import, and only single methods need them
     from lut_store.tensors import LutTensors
 
 METRICS = ("latency", "energy")  # the columns of a prediction, in this order
+_NAME = re.compile(r"[^@\s]+")  # what lut_store.reference can name
 LATEST_WALL_S = 1e11  # the year 5138: every platform can still write it as a date
 
 
@@ -72,6 +74,7 @@ class Lut:
             raise ValueError(
                 f"created_wall_s is {self.created_wall_s:g}; it must be seconds since 1970, at most {LATEST_WALL_S:g}"
             )
+        self._check_words()
         for name in METRICS:
             self._check_metric(name, getattr(self, name))
         for cell in self.flags:
@@ -80,6 +83,17 @@ class Lut:
         object.__setattr__(self, "flags", flags)
         object.__setattr__(self, "validation", plain_mapping("validation", self.validation))
         object.__setattr__(self, "provenance", plain_mapping("provenance", self.provenance))
+
+    def _check_words(self) -> None:
+        """People see these words in their terminals, and name a LUT by some of them."""
+        c = self.configuration
+        for what, word in (("device type", c.device_type), ("space", c.space)):
+            if not _NAME.fullmatch(word) or not word.isprintable():
+                raise ValueError(f"the {what} {word[:80]!r} is no name: leave out '@', blanks and control characters")
+        words = [c.runtime, c.precision, *self.space.op_names, *(word for own in self.flags.values() for word in own)]
+        for word in words:
+            if not word.isprintable():
+                raise ValueError(f"the word {word[:80]!r} holds a control character")
 
     def _check_metric(self, name: str, metric: Metric | None) -> None:
         if metric is None:

@@ -12,7 +12,8 @@ from lut_store.metric import Metric
 from protos.types import CONTEXTS, EMULATIONS, BlockSpec, Cell, CellRef, Configuration, Layer, SearchSpace
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-NAME = TEXT.filter(bool)
+WORD = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=12)  # without control characters and blanks
+NAME = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="@"), min_size=1, max_size=12)
 NUMBER = st.floats(-1e6, 1e6, allow_nan=False) | st.floats(min_value=0, max_value=1e-300)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | NUMBER | TEXT,
@@ -89,14 +90,14 @@ def luts(draw: st.DrawFn) -> Lut:
             draw(st.sampled_from(CONTEXTS)),
             draw(st.integers(1, 64)),
             draw(st.integers(1, 64)),
-            draw(TEXT),
-            draw(TEXT),
+            draw(WORD),
+            draw(WORD),
         ),
         space=space,
         latency=draw(st.none() | metrics(space, fixed_included=fixed_included, positive=True)),
         energy=draw(st.none() | metrics(space, fixed_included=fixed_included, positive=False)),
         flags=draw(
-            st.dictionaries(st.sampled_from(places), st.lists(TEXT, min_size=1, max_size=2).map(tuple), max_size=3)
+            st.dictionaries(st.sampled_from(places), st.lists(WORD, min_size=1, max_size=2).map(tuple), max_size=3)
         ),
         validation=draw(RECORD),
         provenance=draw(RECORD),

@@ -415,3 +415,17 @@ def test_a_negative_corrected_time_is_refused_and_a_negative_energy_is_not() -> 
             replace(lut, latency=replace(lut.latency, **{name: below}))
         replace(lut, latency=replace(lut.latency, **{name: below}, correction={"method": "ridge"}))
         replace(lut, energy=replace(lut.energy, **{name: below}))  # a small operator's, above idle
+
+
+@pytest.mark.parametrize("word", ["\x1b[2J", "a\nb", "\u202etxt"])
+def test_words_that_would_move_a_terminal_are_refused(word: str) -> None:
+    space = space_of()
+    for name in (word, "a b", "a@b"):
+        with pytest.raises(ValueError, match=r"the device type .* is no name"):
+            lut_of(configuration=Configuration(name, space.name))
+    with pytest.raises(ValueError, match=r"the space .* is no name"):
+        lut_of(space_of(name=word), configuration=Configuration("rpi3b", word), flags={})
+    with pytest.raises(ValueError, match="holds a control character"):
+        lut_of(flags={CellRef(0, 0): (word,)})
+    with pytest.raises(ValueError, match="holds a control character"):
+        lut_of(replace(space, op_names=(word, *space.op_names[1:])))
