@@ -56,7 +56,7 @@ def _driver(kind: str) -> ModuleType:
 def decoder(kind: str) -> Decoder:
     """A new decoder of a kind, with its options where it has any: `decoder("csv?columns=t_ms,V,A")`.
 
-    BadInputError: unknown kind (the nearest is named), or a kind that has nothing to decode.
+    BadInputError: unknown kind (the nearest is named), unknown option, or a kind that has nothing to decode.
     """
     name, _, query = kind.partition("?")
     spec = parse_spec(f"{name}:?{query}")

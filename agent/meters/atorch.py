@@ -149,7 +149,8 @@ def decode(frame: bytes, model: str = "") -> Reading | None:
     return None
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> AtorchDecoder:  # noqa: ARG001 - the kind says it all
+def decoder(kind: str, options: Mapping[str, str]) -> AtorchDecoder:
+    MeterSpec(kind, "", options).only()
     return AtorchDecoder(kind)
 
 

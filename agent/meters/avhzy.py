@@ -117,7 +117,8 @@ class AvhzyDecoder(FrameDecoder):
         return size, (Reading(voltage_v, current_a, voltage_v * current_a, device_time_s=device_time_s),), ""
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> AvhzyDecoder:  # noqa: ARG001 - it has no options
+def decoder(kind: str, options: Mapping[str, str]) -> AvhzyDecoder:
+    MeterSpec(kind, "", options).only()
     return AvhzyDecoder()
 
 

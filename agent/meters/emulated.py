@@ -51,7 +51,8 @@ class EmulatedMeter:
         self.process.close()
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> Decoder:  # noqa: ARG001 - one kind
+def decoder(kind: str, options: Mapping[str, str]) -> Decoder:
+    MeterSpec(kind, "", options).only("kind")
     from agent.meters import decoder as decoder_of
 
     return decoder_of(options.get("kind", "um25c"))

@@ -92,7 +92,8 @@ def read_files(folder: Path) -> bytes:
     return "\n".join([*lines, "", ""]).encode()
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> HwmonDecoder:  # noqa: ARG001 - one kind
+def decoder(kind: str, options: Mapping[str, str]) -> HwmonDecoder:
+    MeterSpec(kind, "", options).only("name")
     return HwmonDecoder(options.get("name", "ina226"))
 
 

@@ -86,7 +86,8 @@ class PmicDecoder(LineDecoder):
         self._clear()
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> PmicDecoder:  # noqa: ARG001 - it has no options
+def decoder(kind: str, options: Mapping[str, str]) -> PmicDecoder:
+    MeterSpec(kind, "", options).only()
     return PmicDecoder()
 
 

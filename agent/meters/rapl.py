@@ -71,6 +71,7 @@ def find(name: str, root: Path = ROOT) -> Path:
 
 
 def decoder(kind: str, options: Mapping[str, str]) -> RaplDecoder:
+    MeterSpec(kind, "", options).only("wrap_uj")
     return RaplDecoder(round(MeterSpec(kind, "", options).number("wrap_uj", 1 << 32, 1, 1 << 62)))
 
 

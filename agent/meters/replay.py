@@ -55,7 +55,8 @@ class ReplayMeter(SamplingMeter):
         return  # nothing is held
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:  # noqa: ARG001 - one kind
+def decoder(kind: str, options: Mapping[str, str]) -> CsvDecoder:
+    MeterSpec(kind, "", options).only("columns")
     return CsvDecoder(options.get("columns", DEFAULT_COLUMNS))
 
 

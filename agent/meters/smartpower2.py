@@ -35,7 +35,8 @@ class SmartPower2Decoder(LineDecoder):
         return (Reading(voltage_v, current_a, power_w, energy_j=watt_hours * 3600.0),)
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> SmartPower2Decoder:  # noqa: ARG001 - it has no options
+def decoder(kind: str, options: Mapping[str, str]) -> SmartPower2Decoder:
+    MeterSpec(kind, "", options).only()
     return SmartPower2Decoder()
 
 

@@ -66,6 +66,7 @@ class SmartPower3Decoder(LineDecoder):
 
 
 def decoder(kind: str, options: Mapping[str, str]) -> SmartPower3Decoder:
+    MeterSpec(kind, "", options).only("channel")
     return SmartPower3Decoder(round(MeterSpec(kind, "", options).number("channel", 0, 0, 1)))
 
 

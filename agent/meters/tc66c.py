@@ -129,7 +129,8 @@ def decode(plain: bytes) -> Reading:
     )
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> Tc66cDecoder:  # noqa: ARG001 - it has no options
+def decoder(kind: str, options: Mapping[str, str]) -> Tc66cDecoder:
+    MeterSpec(kind, "", options).only()
     return Tc66cDecoder()
 
 

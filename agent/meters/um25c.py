@@ -144,7 +144,8 @@ def decode(frame: bytes, model: Model) -> Reading:
     )
 
 
-def decoder(kind: str, options: Mapping[str, str]) -> UmDecoder:  # noqa: ARG001 - the frame names its model
+def decoder(kind: str, options: Mapping[str, str]) -> UmDecoder:
+    MeterSpec(kind, "", options).only()
     return UmDecoder()
 
 

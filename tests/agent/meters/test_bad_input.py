@@ -16,7 +16,7 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from agent.emulator.meter import Faults, MeterModel, MeterSettings, PtyMeter
 from agent.emulator.meters.um25c import encode
-from agent.meters import Meter, Reading, open_meter
+from agent.meters import Meter, Reading, decoder, kinds, open_meter
 from agent.meters.ports import explain
 from protos.errors import BadInputError
 from tests.agent.meters.helpers import StepSupply, WallClock, wait_for
@@ -206,3 +206,9 @@ def test_the_kinds_and_options_that_there_are_stand_in_the_sentence() -> None:
         open_meter("um26c:/dev/null", WallClock())
     with pytest.raises(BadInputError, match=r"there is no option 'colums'; this kind has:.*columns"):
         open_meter("csv:/dev/null?colums=V,A", WallClock())
+
+
+@pytest.mark.parametrize("kind", sorted(set(kinds()) - {"auto"}))
+def test_a_decoder_refuses_options_that_it_does_not_have(kind: str) -> None:
+    with pytest.raises(BadInputError, match="there is no option 'colums'; this kind has: "):
+        decoder(f"{kind}?colums=V,A")
