@@ -7,8 +7,9 @@ Configuration to paste::
     edgelut-agent run --meter dl24m:/dev/rfcomm0         # DL24M: the same
 
 Too coarse for small operators (USB types 10 mV and 10 mA, direct-current types 0.1 V and 1 mA): whole networks only.
-Mains meters (type 01) are refused. Where the checksum is of no use a report counts only when its running time advances
-and its values are plausible.
+Mains meters (type 01) are refused. Where the checksum is of no use a report counts only when its values are plausible
+and its running time neither goes back nor jumps ahead by more than ten seconds (it stands still without a load). As
+`atorch` such a DL24M is known when it idles: two reports in a row are the same but for their wrong checksums.
 
 Report: FF 55 01, type, 36 bytes in all, big-endian (CursedHardware/atorch-console, syssi/esphome-atorch-dl24).
 """
@@ -38,8 +39,9 @@ def checksum(frame: bytes) -> int:
 class AtorchDecoder(FrameDecoder):
     """Reports of USB and direct-current types; replies to commands are skipped.
 
-    A J7-C is known by the alarm limits in its reports: its checksum is then of no use, as with the kinds that say so,
-    unless a report before had a good one.
+    A J7-C is known by the alarm limits in its reports, a DL24M by two reports that are the same but for two different
+    wrong checksums (which no damage makes): the checksum is then of no use, as with the kinds that say so, unless a
+    report before had a good one.
     """
 
     def __init__(self, kind: str = "atorch") -> None:
@@ -47,6 +49,7 @@ class AtorchDecoder(FrameDecoder):
         self._kind = kind
         self._checksum_holds = False  # it was seen to be of use
         self._good_ones = 0  # one after the other
+        self._useless = kind != "atorch"  # the checksum, as the kind says or as was seen
         self._last_running_s: int | None = None
 
     def reset(self) -> None:
@@ -67,18 +70,28 @@ class AtorchDecoder(FrameDecoder):
         frame = bytes(buffer[:size])
         good = frame[-1] == checksum(frame)
         model = "J7-C" if is_j7c(frame) else ""
+        if self._may_be_dl24m(frame, good):
+            again = buffer[REPORT_BYTES : 2 * REPORT_BYTES]
+            if frame[:-1].startswith(again[: REPORT_BYTES - 1]) and len(again) < REPORT_BYTES:
+                return None
+            self._useless = again[:-1] == frame[:-1] and again[-1] not in (frame[-1], checksum(frame))
         if size == REPORT_BYTES:
             self._watch_checksum(good, model)
-        if not good and (self._checksum_holds or (self._kind == "atorch" and not model)):
+        if not good and (self._checksum_holds or not (self._useless or model)):
             return 1, (), "report with a wrong checksum"
         if size != REPORT_BYTES:
             return size, (), ""
         return self._report(frame, model, good)
 
+    def _may_be_dl24m(self, frame: bytes, good: bool) -> bool:
+        """Whether the next report can show that the checksum is of no use."""
+        unknown = not (good or self._good_ones or self._checksum_holds or self._useless)
+        return unknown and len(frame) == REPORT_BYTES and frame[3] == _DIRECT
+
     def _watch_checksum(self, good: bool, model: str) -> None:
         """Of a useless checksum one in 256 is right; of three in a row none is by chance."""
         self._good_ones = self._good_ones + 1 if good else 0
-        useless = model or self._kind != "atorch"
+        useless = model or self._useless
         self._checksum_holds = self._checksum_holds or self._good_ones >= (3 if useless else 1)
 
     def _report(self, frame: bytes, model: str, good: bool) -> Verdict:
@@ -91,7 +104,8 @@ class AtorchDecoder(FrameDecoder):
         return (1, (), reason) if reason else (REPORT_BYTES, (reading,), "")
 
     def _implausible(self, frame: bytes, reading: Reading) -> str:
-        limits = LIMITS[self._kind if self._kind != "atorch" else "j7c"]
+        as_kind = "j7c" if frame[3] == _USB else "dl24m"
+        limits = LIMITS[self._kind if self._kind != "atorch" else as_kind]
         if reading.voltage_v > limits.voltage_v or reading.current_a > limits.current_a:
             return "report with values beyond the meter's range"
         last, now = self._last_running_s, _running_s(frame)

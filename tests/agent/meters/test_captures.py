@@ -41,6 +41,11 @@ DT3010 = (
     "FF550102000A1000007600000A0000680E000064000000000016000000003C000000008D",
     "FF550102000A1300007600000A0000680E000064000000000016000000003C0000000088",
 )
+# syssi/esphome-atorch-dl24, issue 59: a DL24M that idles.
+DL24M = tuple(
+    f"FF5501020000000000000000AD00000002000000000000000015000000003C00000000{end}"
+    for end in ("AC", "CF", "EA", "8D", "28", "43")
+)
 # CursedHardware/atorch-console, packet-meter-*.spec.ts.
 UD18 = (
     ("FF5501030001FB000000003CC70000554E00070007000000472F243C00000000000000CE", 5.07, 0.0, 0.0),
@@ -137,6 +142,23 @@ def test_direct_current_meters(kind: str) -> None:
     assert [(r.voltage_v, r.current_a) for r in readings] == [(3.2, 20.0), (3.2, 19.998), (3.2, 20.001)]
     readings = decoder(kind).feed(b"".join(bytes.fromhex(text) for text in DT3010))
     assert [(r.voltage_v, r.current_a, r.temp_c) for r in readings] == [(257.6, 0.118, 22.0), (257.9, 0.118, 22.0)]
+
+
+@pytest.mark.parametrize("kind", ["atorch", "dl24m"])
+@pytest.mark.parametrize("piece", [1, 36, 1000])
+def test_a_dl24m_is_read_although_its_checksum_never_holds(kind: str, piece: int) -> None:
+    data = b"".join(bytes.fromhex(text) for text in DL24M)
+    target = decoder(kind)
+    readings = [r for at in range(0, len(data), piece) for r in target.feed(data[at : at + piece])]
+    assert [(r.voltage_v, r.current_a, r.temp_c) for r in readings] == [(0.0, 0.0, 21.0)] * 6
+    assert not target.rejected
+
+
+def test_a_damaged_report_that_comes_twice_is_no_dl24m() -> None:
+    good, damaged = bytes.fromhex(DL24[0]), bytearray(bytes.fromhex(DL24[0]))
+    damaged[5] ^= 0x40
+    assert len(decoder("atorch").feed(bytes(damaged) * 2 + good)) == 1
+    assert len(decoder("atorch").feed(good[:-1] + b"\x00" + good)) == 1
 
 
 @pytest.mark.parametrize(("text", "voltage_v", "current_a", "temp_c"), [*UD18, *DC])
