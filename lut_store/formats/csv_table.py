@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lut_store.formats import files
+from lut_store.formats import files, numbers
 from lut_store.formats.imported import NOTE, Source, ends_note, lacking_ends
 from lut_store.lut import Lut
 from lut_store.metric import Array, Metric
@@ -51,14 +51,20 @@ class _Row:
         word = self.words.get(column, "").strip()
         if not word:
             return float("nan")
-        try:
-            value = float(word)
-        except ValueError:
-            raise BadInputError(f"{self.where}, {column}: {word[:SHOWN]!r} is no number") from None
+        value = numbers.read(word)
+        if value is None:
+            raise BadInputError(f"{self.where}, {column}: {word[:SHOWN]!r} is no number")
         if not np.isfinite(value):
             raise BadInputError(f"{self.where}, {column}: {word[:SHOWN]!r} is not finite; leave it empty if not known")
         if value < 0 and not signed:
             raise BadInputError(f"{self.where}, {column}: {word[:SHOWN]} is negative")
+        return value
+
+    def cost(self, column: str, *, signed: bool) -> float:
+        value = self.number(column, signed=signed)
+        if value == value and not numbers.is_sane(value):
+            word = self.words[column][:SHOWN]
+            raise BadInputError(f"{self.where}, {column}: {word} is larger than any operator's cost")
         return value
 
     def count(self, column: str) -> float:
@@ -179,12 +185,12 @@ def _metric(space: SearchSpace, rows: list[_Row], columns: tuple[str, str, str, 
     grid = {name: np.full((layers + 1, max(ops, fixed)), 0.0 if name == "n" else np.nan) for name in FIELDS}
     for row in rows:
         place = row.cell.layer, row.cell.op
-        value = row.number(value_s, signed=signed)
-        corrected = row.number(corrected_s, signed=signed)
+        value = row.cost(value_s, signed=signed)
+        corrected = row.cost(corrected_s, signed=signed)
         if np.isnan(value) and not np.isnan(corrected):
             raise BadInputError(f"{row.where}: a corrected number without the measured one in {value_s}")
         grid["value"][place] = value
-        grid["se"][place] = row.number(se_s, signed=False)
+        grid["se"][place] = row.cost(se_s, signed=False)
         grid["n"][place] = row.count(n)
         grid["corrected"][place] = value if np.isnan(corrected) else corrected
     cells: dict[str, Array] = {name: array[:layers, :ops] for name, array in grid.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lut_store.formats import files
+from lut_store.formats import files, numbers
 from lut_store.formats.imported import Column, Source, allowed_of, imported, kept_of
 from lut_store.lut import Lut
 from lut_store.metric import Array, Metric
@@ -52,16 +52,15 @@ def parse_grid(text: str, source: str, space: SearchSpace, *, signed: bool = Fal
 
 def _number(word: str, where: str, signed: bool) -> float:
     word = word.rstrip()
-    try:
-        value = float(word) if len(word) <= _LONGEST else None
-    except ValueError:
-        value = None
+    value = numbers.read(word) if len(word) <= _LONGEST else None
     if value is None:
         raise BadInputError(f"{where}: {word[:_SHOWN]!r} is no number")
     if not math.isfinite(value):
         raise BadInputError(f"{where}: {word[:_SHOWN]!r} is not finite")
     if value < 0 and not signed:
         raise BadInputError(f"{where}: {word[:_SHOWN]} is negative; a cost is not")
+    if not numbers.is_sane(value):
+        raise BadInputError(f"{where}: {word[:_SHOWN]} is larger than any operator's cost")
     return value
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lut_store.formats import files
+from lut_store.formats import files, numbers
 from lut_store.formats.imported import Column, Source, imported, kept_of
 from lut_store.lut import METRICS, Lut
 from lut_store.metric import Metric
@@ -58,7 +58,7 @@ class Dumped:
 def number(word: str, where: str) -> Decimal:
     """A cost of a table. Raises BadInputError naming `where`."""
     try:
-        value = Decimal(word) if len(word) <= SHOWN * 10 else None
+        value = Decimal(word) if len(word) <= SHOWN * 10 and numbers.is_plain(word) else None
     except ArithmeticError:
         value = None
     if value is None:

@@ -212,6 +212,25 @@ def test_tables_that_cannot_be_name_line_or_key(tmp_path: Path, format_: str, te
     refused(READERS[format_], tmp_path / "table", words)
 
 
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("1_000", "is no number"),
+        ("٣.٥", "is no number"),
+        ("1e300", "is larger than any operator's cost"),
+        ("0x10", "is no number"),
+    ],
+)
+def test_numbers_are_plain_decimals_that_a_cost_can_be(tmp_path: Path, word: str, says: str) -> None:
+    grid = "\n".join([" ".join([word, *["1"] * 8]), *[" ".join(["1"] * 9)] * 2]) + "\n"
+    (tmp_path / "table").write_text(grid)
+    refused(READERS["hanna"], tmp_path / "table", f"line 1, column 1: .*{says}")
+    (tmp_path / "table").write_text(f"layer,op,latency_s\n0,k3_e1,{word}\n")
+    refused(READERS["csv"], tmp_path / "table", f"line 2, latency_s: .*{says}")
+    (tmp_path / "table").write_text(f"a: {{mean: '{word}'}}\n")
+    refused(READERS["ofa"], tmp_path / "table", f"a: .*{says}")
+
+
 # What each of these files would take if it were read as it asks to be: gigabytes, or minutes.
 LARGE: dict[str, Callable[[], bytes]] = {
     "hanna": lambda: b"1 " * (2 << 20) + b"\n" + b"1\n" * 2,
