@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,8 +60,14 @@ def import_(
         int, typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime.", rich_help_panel=HOW)
     ] = Configuration.threads,
     emulation: Annotated[
-        str, typer.Option("--emulation", metavar="|".join(EMULATIONS), help="What was emulated.", rich_help_panel=HOW)
-    ] = Configuration.emulation,
+        str,
+        typer.Option(
+            "--emulation",
+            metavar="|".join(EMULATIONS),
+            help=f"What was emulated. Default: {Configuration.emulation}, and that it is not known is said.",
+            rich_help_panel=HOW,
+        ),
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.lut", help="Write a file; without it, a version is stored."),
@@ -81,7 +88,8 @@ def import_(
     coordinator lut import theirs.lut
     """  # noqa: E501 - a command stands on one line
     one_of("context", context, CONTEXTS)
-    one_of("emulation", emulation, EMULATIONS)
+    if emulation:
+        one_of("emulation", emulation, EMULATIONS)
     format_ = _format(format_, file, latency, energy)
     if device_type:
         _check_name(device_type)
@@ -90,7 +98,8 @@ def import_(
     loaded = load_space(space) if space else None
     configuration = None
     if loaded is not None and device_type:
-        configuration = Configuration(device_type, loaded.name, emulation, context, threads, loaded.input_shape[0])
+        what = emulation or Configuration.emulation
+        configuration = Configuration(device_type, loaded.name, what, context, threads, loaded.input_shape[0])
     lut = _read(format_, file, (latency, energy), loaded, configuration, device_type)
     if db and output is not None:
         raise BadInputError("either --output FILE or --db URL: the LUT goes to one place")
@@ -112,6 +121,12 @@ def import_(
         )
     else:
         print(f"{lut.reference} is in {where} ({'; '.join(said(lut))})")
+    if format_ not in WHOLE and not emulation:
+        print(
+            f"A {format_} table does not say whether its numbers are from hardware: the LUT says they are. "
+            "If anything was emulated, import it again with --emulation device or --emulation meter.",
+            file=sys.stderr,
+        )
 
 
 def said(lut: Lut) -> list[str]:

@@ -40,7 +40,8 @@ def test_to_a_file_and_no_database(tmp_path: Path, tables: tuple[Path, Path]) ->
     out = tmp_path / "theirs.lut"
     done = call(tmp_path / "home", tables, "--output", str(out))
     assert done.returncode == 0, done.stderr
-    assert "not included" in done.stdout
+    assert "stem and head not included (no number of stem0, " in done.stdout
+    assert "A hanna table does not say whether its numbers are from hardware" in done.stderr
     assert Lut.load(out).configuration.device_type == "theirs"
     assert not (tmp_path / "home").exists()
 
@@ -67,3 +68,10 @@ def test_a_coordinator_elsewhere_takes_no_import(tmp_path: Path, tables: tuple[P
     done = call(tmp_path / "home", tables, EDGELUT_COORDINATOR="127.0.0.1:1")
     assert done.returncode == 2
     assert "--output" in done.stderr
+
+
+def test_what_is_emulated_is_not_asked_again(tmp_path: Path, tables: tuple[Path, Path]) -> None:
+    out = tmp_path / "theirs.lut"
+    done = call(tmp_path / "home", tables, "--output", str(out), "--emulation", "device")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Lut.load(out).configuration.emulation == "device"
