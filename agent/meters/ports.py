@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import termios
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from protos.errors import BadInputError
 # pyserial's SerialException is an OSError; flushing a port that has gone raises termios.error.
 PORT_ERRORS = (OSError, termios.error)
 WRITE_S = 2.0
+SHARED_GROUP_MIN = 1  # nobody joins the group of root
+GROUP_RW = stat.S_IRGRP | stat.S_IWGRP
 READ_S = 0.1  # one wait for bytes; a frame that pauses for longer than a few of these is broken
 
 
@@ -66,13 +69,22 @@ def _present() -> str:
 
 
 def _permission(port: str) -> str:
+    group, names_group = "dialout", True
     try:
         import grp
 
-        group = grp.getgrgid(Path(port).stat().st_gid).gr_name
+        found = Path(port).stat()
+        group = grp.getgrgid(found.st_gid).gr_name
+        names_group = found.st_mode & GROUP_RW == GROUP_RW and found.st_gid >= SHARED_GROUP_MIN
     except (ImportError, KeyError, OSError):
-        group = "dialout"
-    return f"join its group with `sudo usermod -aG {group} $USER`, log in again, and try once more."
+        pass  # not to be seen: the group that such ports have
+    if names_group:
+        return f"join its group with `sudo usermod -aG {group} $USER`, log in again, and try once more."
+    return (
+        f"only its owner may use it. Give it to the group dialout with `sudo chgrp dialout {port} && sudo chmod 660 "
+        f'{port}` until it is plugged in again, or for good with a udev rule that says GROUP="dialout", '
+        'MODE="0660"; and be a member of that group (`sudo usermod -aG dialout $USER`).'
+    )
 
 
 def holder(port: str) -> str:

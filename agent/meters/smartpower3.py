@@ -7,8 +7,9 @@ Configuration to paste (switch logging on at the device; 200 Hz needs 921600 bau
 Options: `baud` (115200), `channel` (0 or 1). Nothing is ever written to the port: one byte 03 would open the device's
 menu and halt the logging. Sample times are the device's milliseconds, which wrap after 49.7 days.
 
-Line: 79 characters, fixed width, with two checksums over the first 74 (hardkernel/smartpower3). The current is a mean
-of the newer half of the interval, the voltage its last value, so V · I need not be W.
+Line: 79 characters, fixed width, ended by CRLF or LF, with two checksums over the first 74 (hardkernel/smartpower3).
+The current is a mean of the newer half of the interval, the voltage its last value, and W the firmware's product of
+the two: a line whose W is another is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agent.meters.spec import MeterSpec
 
 LINE_CHARS = 79
 CHECKED_CHARS = 74
+SLACK_W, REL_SLACK = 0.03, 0.05
 WRAP = 1 << 32  # of the device's milliseconds
 _LINE = re.compile(
     r"(\d{10}),\d{5},\d{4},\d{5},\d,(\d{5}),(\d{4}),(\d{5}),\d,[0-9a-f]{2},"
@@ -62,6 +64,9 @@ class SmartPower3Decoder(LineDecoder):
         time_s = self._clock.follow(int(match[1]) / 1000, line)
         milli = match.groups()[4:7] if self._channel else match.groups()[1:4]
         volts, amps, watts = (int(text) / 1000 for text in milli)
+        # A value may become new while the firmware takes one after the other; beyond that it is another quantity.
+        if abs(volts * amps - watts) > SLACK_W + REL_SLACK * watts:
+            return "line whose V · I disagrees with W"
         return (Reading(volts, amps, watts, device_time_s=time_s, channel=str(self._channel)),)
 
 

@@ -71,9 +71,16 @@ def losses_until(meter: Meter, words: str) -> str:
     return found[0]
 
 
-def test_no_permission_names_the_group(tmp_path: Path) -> None:
+def test_no_permission_names_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = tmp_path / "ttyUSB0"
     port.touch()
+    port.chmod(0o600)
+    alone = explain(str(port), PermissionError(errno.EACCES, "Permission denied"))
+    assert f"only its owner may use it. Give it to the group dialout with `sudo chgrp dialout {port}" in alone
+    assert "udev rule" in alone
+    assert "its group" not in alone
+    port.chmod(0o660)
+    monkeypatch.setattr("agent.meters.ports.SHARED_GROUP_MIN", 0)
     group = explain(str(port), PermissionError(errno.EACCES, "Permission denied"))
     assert "no permission for" in group
     assert "sudo usermod -aG " in group

@@ -91,6 +91,14 @@ def test_smartpower3() -> None:
     assert (other.voltage_v, other.channel) == (0.0, "1")
 
 
+def test_a_smartpower3_line_may_end_with_lf_and_its_power_is_its_product() -> None:
+    (reading,) = decoder("smartpower3").feed(SMARTPOWER3.replace(b"\r\n", b"\n"))
+    assert reading.power_w == 5.3
+    target = decoder("smartpower3")
+    assert target.feed(smartpower3.encode(Reading(5.126, 1.034, 5.9, device_time_s=1.0))) == []
+    assert target.rejected == {"line whose V · I disagrees with W": 1}
+
+
 def test_the_milliseconds_of_smartpower3_wrap() -> None:
     target = decoder("smartpower3")
     before, after = ((1 << 32) - 5) / 1000, ((1 << 32) + 5) / 1000
