@@ -29,6 +29,7 @@ BATCH_S = 0.02  # of samples that carry the meter's own time; well within the 4 
 MOST_BYTES = 1 << 16  # heard at once; a line of a fast meter holds 4 kB and is filled again meanwhile
 SLICE_S = 0.05  # of listening, in which a meter's clock and ours are compared
 AHEAD_S = 0.02  # that a meter's clock may gain in a slice beyond half of it
+CALM_SLICES = 2  # in step one after the other: a backlog may pause, too
 CATCH_UP_S = 5.0  # a backlog that lasts longer is no backlog
 SEEN_BYTES = 4096  # of what a port said while the meter did not answer, kept to find out who speaks there
 SWITCHED_OFF_S = 5.0  # of requests without any answer: more than a bad link
@@ -278,15 +279,23 @@ class SerialMeter(SamplingMeter):
             return
         deadline_s = time.monotonic() + CATCH_UP_S
         device_s = began_s = math.nan
-        while time.monotonic() < deadline_s and not self._stopping.wait(SLICE_S):
-            readings = link.hear()
+        calm = 0
+        while calm < CALM_SLICES and time.monotonic() < deadline_s and not self._stopping.is_set():
+            newest_s = self._heard_until(link, time.monotonic() + SLICE_S)
             now_s = self.clock.now_ns() * 1e-9
-            newest_s = readings[-1].device_time_s if readings else None
             if newest_s is None:  # nothing waits, or it has no clock of its own
                 return
-            if newest_s - device_s <= 1.5 * (now_s - began_s) + AHEAD_S:
-                return
+            in_step = newest_s - device_s <= 1.5 * (now_s - began_s) + AHEAD_S
+            calm = calm + 1 if in_step else 0
             device_s, began_s = newest_s, now_s
+
+    def _heard_until(self, link: _Link, until_s: float) -> float | None:
+        """The newest of the meter's own times that was heard until then, without a pause."""
+        newest_s = None
+        while time.monotonic() < until_s and not self._stopping.is_set():
+            for reading in link.hear():
+                newest_s = reading.device_time_s
+        return newest_s
 
     def _take(self, readings: list[Reading], device_time: DeviceTime) -> bool:
         """Add what came together; whether it carries the meter's own time."""

@@ -85,7 +85,7 @@ def test_what_piled_up_is_dropped() -> None:
             speaker.held = False
             before = speaker.said
             meter.start()
-            wait_for(lambda: speaker.said > before + 330)
+            wait_for(lambda: speaker.said > before + 450)
             meter.stop()
             samples, _ = meter.take()
             assert samples.current_a.count(OLD_A) <= 10
