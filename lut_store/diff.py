@@ -4,10 +4,12 @@
 >>> found.metrics[0].changed
 
 Costs are the corrected ones, which predict() sums. Cells that hold one estimate of one operator are tested once. The
-test is normal: the difference over the root of the squares of both standard errors and of both corrections' common
-errors (`factor_rel_se`). Of many operators some differ by chance, so that p-values are adjusted by Benjamini and
-Hochberg (J. R. Stat. Soc. B 57, 1995): of those that are called changed, a share of at most `fdr` is expected to be
-false. A table without uncertainty cannot be tested; its changes are given, and nothing is called changed.
+test is Welch's: the difference over the root of the squares of both standard errors and of both corrections' common
+errors (`factor_rel_se`), against Student's t with the degrees of freedom that few samples leave (Welch, Biometrika
+34, 1947): a standard error from three samples of a slow meter is itself uncertain. Of many operators some differ by
+chance, so that p-values are adjusted by Benjamini and Hochberg (J. R. Stat. Soc. B 57, 1995): of those that are
+called changed, a share of at most `fdr` is expected to be false. A table without uncertainty cannot be tested; its
+changes are given, and nothing is called changed.
 """
 
 from __future__ import annotations
@@ -146,7 +148,8 @@ def _metric_diff(lut_a: Lut, lut_b: Lut, name: str, architectures: Sequence[Sequ
     places = _estimates(entries, value_a, value_b)
     first = np.array([own[0] for own in places], np.intp)  # (E,)
     se_a, se_b = (_test_se(entries, metric)[first] for metric in (a, b))
-    changes = _changes(entries, places, value_a[first], value_b[first], se_a, se_b, fdr)
+    degrees = welch_degrees(se_a, se_b, *(entries.pick(metric, "n")[first] for metric in (a, b)))
+    changes = _changes(entries, places, value_a[first], value_b[first], se_a, se_b, degrees, fdr)
     fixed = lut_a.fixed_included and lut_b.fixed_included
     space = lut_a.space
     mixture = lut_a.allowed / lut_a.allowed.sum(axis=1, keepdims=True)  # (L, K)
@@ -176,6 +179,16 @@ def _test_se(entries: Entries, metric: Metric) -> Array:
     return np.asarray(np.hypot(_se(entries, metric), common), np.float64)
 
 
+def welch_degrees(se_a: Array, se_b: Array, n_a: Array, n_b: Array) -> Array:
+    """(E,) degrees of freedom of a difference whose parts have these standard errors from so many samples; at least 1,
+    NaN where an uncertainty is not known. Source: Welch 1947, Satterthwaite 1946.
+    """
+    parts = [se**4 / np.maximum(n - 1, 1) for se, n in ((se_a, n_a), (se_b, n_b))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        degrees = np.where(parts[0] + parts[1] > 0, (se_a**2 + se_b**2) ** 2 / (parts[0] + parts[1]), np.inf)
+    return np.asarray(np.where(np.isfinite(se_a + se_b), np.maximum(degrees, 1.0), np.nan), np.float64)
+
+
 def _estimates(entries: Entries, value_a: Array, value_b: Array) -> list[list[int]]:
     """Positions of entries with numbers in both LUTs; those that share one estimate stand together."""
     found: dict[tuple[BlockSpec, float, float], list[int]] = {}
@@ -186,9 +199,16 @@ def _estimates(entries: Entries, value_a: Array, value_b: Array) -> list[list[in
 
 
 def _changes(
-    entries: Entries, places: list[list[int]], a: Array, b: Array, se_a: Array, se_b: Array, fdr: float
+    entries: Entries,
+    places: list[list[int]],
+    a: Array,
+    b: Array,
+    se_a: Array,
+    se_b: Array,
+    degrees: Array,
+    fdr: float,
 ) -> tuple[Change, ...]:
-    """a, b, se_a, se_b: (E,) of the estimates at `places`."""
+    """a, b, se_a, se_b, degrees: (E,) of the estimates at `places`."""
     difference, joint = b - a, np.hypot(se_a, se_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(difference == 0, 0.0, np.abs(difference) / joint)
@@ -196,7 +216,7 @@ def _changes(
     q = np.full(len(a), np.nan)
     testable = np.isfinite(joint)
     if testable.any():
-        q[testable] = stats.false_discovery_control(2 * stats.norm.sf(z[testable]), method="bh")
+        q[testable] = stats.false_discovery_control(2 * stats.t.sf(z[testable], degrees[testable]), method="bh")
     return tuple(
         Change(
             tuple(entries.cells[i] for i in own),

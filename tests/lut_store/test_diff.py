@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lut_store.diff import UNIFORM, LutDiff, diff
+from lut_store.diff import UNIFORM, LutDiff, diff, welch_degrees
 from lut_store.lut import Lut
 from lut_store.metric import Metric
 from protos.errors import BadInputError
@@ -168,3 +168,18 @@ def test_there_and_back(seed: int, factor: float, item: int) -> None:
     assert {change.cells for change in there.changed} == {change.cells for change in back.changed}
     for one, other in zip(there.totals, back.totals, strict=True):
         assert (1 + one.relative) * (1 + other.relative) == pytest.approx(1)
+
+
+def test_few_samples_need_a_larger_change() -> None:
+    many = lut(measured(1)), lut(measured(2, {7: 1.08}))
+    few = [replace(one, latency=replace(one.latency, n=np.minimum(one.latency.n, 3))) for one in many if one.latency]
+    assert 7 in changed_items(diff(*many))
+    assert changed_items(diff(*few)) == set()
+
+
+def test_degrees_of_freedom() -> None:
+    one, none = np.ones(1), np.full(1, np.nan)
+    assert welch_degrees(one, one, 10 * one, 10 * one) == pytest.approx(18)  # the textbook's n + n − 2
+    assert welch_degrees(one, 1e-9 * one, 4 * one, 100 * one) == pytest.approx(3)
+    assert welch_degrees(one, one, 0 * one, one) == pytest.approx(2)
+    assert np.isnan(welch_degrees(one, none, one, one)).all()
