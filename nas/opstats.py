@@ -133,7 +133,7 @@ def space_memory_bytes(space: SearchSpace, networks: Iterable[Network]) -> int:
 def run_memory_bytes(run: RunSpec, sweep_bytes: int = 0) -> float:
     """What the worker process needs for a run, Python, torch and the buffer that empties the caches included.
 
-    Measured on x86-64 for fbnet-cifar10 with 55 networks: XXX MB; this says YYY.
+    For fbnet-cifar10 with 55 networks and a sweep of 64 MiB it says 848 MB; 849 MB were measured on x86-64.
     """
     if run.plan.method == "paths":
         modules = space_memory_bytes(run.space, run.networks)
